@@ -1,0 +1,134 @@
+package dhcp
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/hotstage/hotstage/internal/plan"
+	"github.com/hotstage/hotstage/internal/wire"
+)
+
+// mostAddresses is the largest part of a pool: a /14. Every address takes about 350 bytes.
+const mostAddresses = 1 << 18
+
+// Configure says what the node's DHCP server has to do by the plan. The error names the
+// node and what is missing for it.
+func Configure(p *plan.Plan, node string) (Config, error) {
+	n := p.Node(node)
+	if n == nil {
+		return Config{}, fmt.Errorf("dhcp: the plan has no node %q", node)
+	}
+	if !n.Has(plan.RoleDHCP) {
+		return Config{}, fmt.Errorf("dhcp: node %s does not have the role dhcp", node)
+	}
+	var c Config
+	for _, name := range p.Resolver.Names {
+		c.Names = append(c.Names, name.FQDN)
+	}
+	for _, a := range n.Attachments {
+		s := p.Segment(a.Segment)
+		if s == nil || !a.Pool.IsValid() && len(s.Reservations) == 0 {
+			continue
+		}
+		seg, err := configureSegment(p, s, a)
+		if err != nil {
+			return Config{}, fmt.Errorf("dhcp: node %s: segment %s: %w", node, s.Name, err)
+		}
+		c.Segments = append(c.Segments, seg)
+	}
+	if len(c.Segments) == 0 {
+		return Config{}, fmt.Errorf("dhcp: node %s has the role dhcp but is in no segment with a pool; give it an interface in one", node)
+	}
+	return c, nil
+}
+
+func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment, error) {
+	seg := Segment{
+		Name: s.Name, Device: a.Device, Server: a.IPv4.Addr(), Prefix: s.IPv4.Masked(), Pool: a.Pool,
+		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations,
+	}
+	switch {
+	case !seg.Server.Is4() || !seg.Prefix.Contains(seg.Server):
+		return seg, fmt.Errorf("the node's address %v is not in %v", seg.Server, s.IPv4)
+	case s.Lease <= 0:
+		return seg, fmt.Errorf("lease time %v; more than 0 is needed", s.Lease)
+	case a.Pool.Size() > mostAddresses:
+		return seg, fmt.Errorf("a pool of %d addresses; at most %d are allowed, give a smaller one", a.Pool.Size(), mostAddresses)
+	case a.Pool.IsValid() && !(seg.Prefix.Contains(a.Pool.From) && seg.Prefix.Contains(a.Pool.To)):
+		return seg, fmt.Errorf("the pool %v to %v is not in %v", a.Pool.From, a.Pool.To, s.IPv4)
+	}
+	for _, r := range s.Reservations {
+		if len(r.MAC) != 6 || !seg.Prefix.Contains(r.Addr) {
+			return seg, fmt.Errorf("reservation %s: %v for %v; an Ethernet address and an address in %v are needed", r.Name, r.Addr, r.MAC, s.IPv4)
+		}
+	}
+	seg.Never = never(p, s, a.Pool)
+	seg.Options = options(s)
+	if _, err := wire.NewDHCPTemplate(seg.Options); err != nil {
+		return seg, err
+	}
+	return seg, nil
+}
+
+// never lists the pool's addresses that are in use by the plan itself.
+func never(p *plan.Plan, s *plan.Segment, pool plan.Range) []netip.Addr {
+	var all []netip.Addr
+	add := func(a netip.Addr) {
+		if pool.Contains(a) {
+			all = append(all, a)
+		}
+	}
+	add(s.IPv4.Masked().Addr())
+	add(plan.LastAddr(s.IPv4))
+	add(s.Gateway4)
+	for i := range p.Nodes {
+		if a := p.Nodes[i].Attachment(s.Name); a != nil {
+			add(a.IPv4.Addr())
+		}
+	}
+	return all
+}
+
+// options are what the segment's clients may have, in the order of their importance.
+func options(s *plan.Segment) []wire.DHCPOption {
+	bits := ^uint32(0) << (32 - s.IPv4.Bits())
+	opts := []wire.DHCPOption{{
+		Code: wire.DHCPOptSubnetMask, Data: []byte{byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)},
+	}}
+	add := func(code byte, data []byte) {
+		if len(data) > 0 {
+			opts = append(opts, wire.DHCPOption{Code: code, Data: data})
+		}
+	}
+	if s.Gateway4.Is4() {
+		add(wire.DHCPOptRouter, addresses(s.Gateway4))
+	}
+	add(wire.DHCPOptDNS, addresses(s.DNS4...))
+	add(wire.DHCPOptDomain, []byte(s.Domain))
+	add(wire.DHCPOptNTP, addresses(s.NTP4...))
+	add(wire.DHCPOptBroadcast, addresses(plan.LastAddr(s.IPv4)))
+	add(wire.DHCPOptDomainSearch, searchList(s.Domain))
+	return opts
+}
+
+func addresses(as ...netip.Addr) []byte {
+	var b []byte
+	for _, a := range as {
+		v := a.As4()
+		b = append(b, v[:]...)
+	}
+	return b
+}
+
+// searchList encodes a domain as RFC 3397 section 2 wants it: DNS labels.
+func searchList(domain string) []byte {
+	var b []byte
+	for l := range strings.SplitSeq(strings.TrimSuffix(domain, "."), ".") {
+		if l == "" || len(l) > 63 {
+			return nil
+		}
+		b = append(append(b, byte(len(l))), l...)
+	}
+	return append(b, 0)
+}

@@ -1,0 +1,234 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hotstage/hotstage/internal/wire"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	serverPort = 67 // RFC 2131 section 4.1
+	clientPort = 68
+	// messageRoom holds the longest message that an Ethernet frame brings.
+	messageRoom = 1500
+	// receiveBatch is how many messages one system call brings at most.
+	receiveBatch = 32
+	// socketBuffer holds a burst of 6,000 DISCOVERs: the kernel accounts about 1 KiB each.
+	socketBuffer = 8 << 20
+)
+
+// door is how messages come and go on one device. receive is for one goroutine; the rest is
+// safe for concurrent use. send never waits.
+type door interface {
+	receive(in []packet) (int, error)
+	send(a *answer, server netip.Addr) error
+	check() error // nil as long as the device is the one that was opened
+	interrupt()   // ends receive, send goes on
+	Close() error
+}
+
+// packet is one message received.
+type packet struct {
+	data      []byte // within the packet's own buffer
+	broadcast bool
+}
+
+// socketDoor is a door on a device of the namespace that it was opened in: a UDP socket for
+// what comes and for clients that have an address, a packet socket for the others.
+type socketDoor struct {
+	device string
+	index  int
+	conn   *net.UDPConn
+	udp    syscall.RawConn
+	batch  *ipv4.PacketConn
+	in     []ipv4.Message
+
+	raw     *os.File
+	frames  syscall.RawConn
+	netlink *netlink.Handle
+
+	mu  sync.Mutex
+	mac [6]byte // the device's; a bridge changes it with its ports
+}
+
+// openDoor opens the device, which must be there and up.
+func openDoor(device string, _ netip.Addr) (door, error) {
+	d := &socketDoor{device: device}
+	if err := d.open(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *socketDoor) open() error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	d.netlink = h
+	if err := d.look(); err != nil {
+		return err
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) { err = prepare(int(fd), d.device) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	if err != nil {
+		return fmt.Errorf("listen on %s port %d: %w", d.device, serverPort, err)
+	}
+	d.conn = pc.(*net.UDPConn)
+	if d.udp, err = d.conn.SyscallConn(); err != nil {
+		return err
+	}
+	d.batch = ipv4.NewPacketConn(d.conn)
+	if err := d.batch.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		return fmt.Errorf("ask for destination addresses on %s: %w", d.device, err)
+	}
+	d.in = make([]ipv4.Message, receiveBatch)
+	for i := range d.in {
+		d.in[i] = ipv4.Message{Buffers: [][]byte{make([]byte, messageRoom)}, OOB: ipv4.NewControlMessage(ipv4.FlagDst)}
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
+	if err != nil {
+		return fmt.Errorf("open packet socket on %s: %w", d.device, err)
+	}
+	enlarge(fd)
+	d.raw = os.NewFile(uintptr(fd), d.device)
+	d.frames, err = d.raw.SyscallConn()
+	return err
+}
+
+func prepare(fd int, device string) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fmt.Errorf("share port %d: %w", serverPort, err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
+		return fmt.Errorf("allow broadcast: %w", err)
+	}
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return fmt.Errorf("bind to device: %w", err)
+	}
+	enlarge(fd)
+	return nil
+}
+
+// enlarge asks for larger buffers: beyond the host's limit when root, up to it otherwise.
+// What it gets is enough to serve, only not for the largest burst.
+func enlarge(fd int) {
+	for _, o := range [2][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], socketBuffer)
+		}
+	}
+}
+
+// look reads the device's index and hardware address.
+func (d *socketDoor) look() error {
+	l, err := d.netlink.LinkByName(d.device)
+	if err != nil {
+		return fmt.Errorf("device %s: %w", d.device, err)
+	}
+	a := l.Attrs()
+	switch {
+	case a.Flags&net.FlagUp == 0:
+		return fmt.Errorf("device %s is down", d.device)
+	case len(a.HardwareAddr) != 6:
+		return fmt.Errorf("device %s has no Ethernet address", d.device)
+	case d.index != 0 && a.Index != d.index:
+		return fmt.Errorf("device %s was made anew", d.device)
+	}
+	d.mu.Lock()
+	d.index, d.mac = a.Index, [6]byte(a.HardwareAddr)
+	d.mu.Unlock()
+	return nil
+}
+
+func (d *socketDoor) check() error { return d.look() }
+
+func (d *socketDoor) interrupt() { d.conn.SetReadDeadline(time.Now()) }
+
+// Close ends receive; it may be called more than once.
+func (d *socketDoor) Close() error {
+	var errs []error
+	if d.conn != nil {
+		errs = append(errs, d.conn.Close())
+	}
+	if d.raw != nil {
+		errs = append(errs, d.raw.Close())
+	}
+	if d.netlink != nil {
+		d.netlink.Close()
+	}
+	return errors.Join(errs...)
+}
+
+func (d *socketDoor) receive(in []packet) (int, error) {
+	n, err := d.batch.ReadBatch(d.in[:min(len(d.in), len(in))], 0)
+	if err != nil {
+		return 0, err
+	}
+	for i := range d.in[:n] {
+		m := &d.in[i]
+		in[i].data = m.Buffers[0][:m.N]
+		var cm ipv4.ControlMessage
+		in[i].broadcast = cm.Parse(m.OOB[:m.NN]) == nil && cm.Dst.Equal(net.IPv4bcast)
+	}
+	return n, nil
+}
+
+// send: RFC 2131 section 4.1. The kernel resolves the address of a client that has one.
+func (d *socketDoor) send(a *answer, server netip.Addr) error {
+	if a.way == toAddress {
+		to := unix.SockaddrInet4{Port: clientPort, Addr: a.dst.As4()}
+		return sendNow(d.udp, a.frame[wire.UDPFrameHead:], &to)
+	}
+	d.mu.Lock()
+	index, mac := d.index, d.mac
+	d.mu.Unlock()
+	f := wire.UDPFrame{SrcMAC: mac, DstMAC: a.mac, Src: server, Dst: a.dst, SrcPort: serverPort, DstPort: clientPort}
+	if a.way == toAll {
+		f.DstMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	}
+	wire.PutUDPFrame(a.frame, &f)
+	to := unix.SockaddrLinklayer{Ifindex: index, Halen: 6}
+	copy(to.Addr[:], f.DstMAC[:])
+	return sendNow(d.frames, a.frame, &to)
+}
+
+// sendNow sends or fails, and does not wait for room: the client asks again, and nobody
+// else waits for its reply.
+func sendNow(c syscall.RawConn, b []byte, to unix.Sockaddr) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		for {
+			err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, to)
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// retry waits between attempts to open a device: at first 100 ms, then up to 2 s.
+func retry(n int) time.Duration {
+	return min(100*time.Millisecond<<min(n, 5), 2*time.Second)
+}

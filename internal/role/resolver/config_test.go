@@ -1,0 +1,74 @@
+package resolver
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hotstage/hotstage/internal/golden"
+	"github.com/hotstage/hotstage/internal/plan"
+)
+
+func TestConfigureExamples(t *testing.T) {
+	files, err := filepath.Glob("../../../examples/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, faults := plan.Parse(src, nil)
+		if p == nil {
+			t.Fatalf("%s has faults: %v", file, faults)
+		}
+		for _, n := range p.Nodes {
+			if !n.Has(plan.RoleResolver) {
+				continue
+			}
+			t.Run(filepath.Base(file)+"/"+n.Name, func(t *testing.T) {
+				c, err := Configure(p, n.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := json.MarshalIndent(c, "", "  ")
+				if err != nil {
+					t.Fatal(err)
+				}
+				golden.Compare(t, strings.TrimSuffix(filepath.Base(file), ".yaml")+"_"+n.Name+".json", append(got, '\n'))
+			})
+		}
+	}
+}
+
+func TestConfigureFaults(t *testing.T) {
+	good := func() *plan.Plan {
+		return &plan.Plan{
+			Event:    plan.Event{Domain: "yapc.example"},
+			Resolver: plan.Resolver{Ask: []netip.AddrPort{upstreamAddr(1)}, Cache: minCache},
+			Nodes:    []plan.Node{{Name: "gw1", FQDN: "gw1.yapc.example"}},
+		}
+	}
+	for _, c := range []struct {
+		what, node string
+		change     func(*plan.Plan)
+		want       string
+	}{
+		{"nothing wrong", "gw1", func(*plan.Plan) {}, ""},
+		{"no such node", "gw9", func(*plan.Plan) {}, `no node "gw9"`},
+		{"nobody to ask", "gw1", func(p *plan.Plan) { p.Resolver.Ask = nil }, "recursion: [ADDRESS"},
+		{"small cache", "gw1", func(p *plan.Plan) { p.Resolver.Cache = 1000 }, "1000 bytes is too small; give it 1048576"},
+		{"no name", "gw1", func(p *plan.Plan) { p.Resolver.Names = []plan.Name{{FQDN: "a..b"}} }, `"a..b" is not a DNS name`},
+	} {
+		p := good()
+		c.change(p)
+		_, err := Configure(p, c.node)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package resolver
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/hotstage/hotstage/internal/wire"
+)
+
+const (
+	maxFlights    = 4096                    // questions asked at once
+	maxPassengers = 1024                    // clients waiting for one question
+	flightTime    = 5 * time.Second         // a stub asks again after 5 s (resolv.conf)
+	staleAfter    = 1800 * time.Millisecond // RFC 8767 section 5: client response timer
+)
+
+// passenger is a client that waits for an answer.
+type passenger struct {
+	q      wire.DNSQuery // its Name is the passenger's own copy
+	size   int           // octets that the client takes
+	from   netip.Addr
+	since  time.Time
+	answer func([]byte) // must not block; the bytes are the callee's for the call only
+}
+
+// flights asks the backend once for all who have the same question.
+type flights struct {
+	cache   *cache
+	backend backend
+	clients *clients
+	m       *Metrics
+
+	mu  sync.Mutex
+	ctx context.Context
+	all *sync.WaitGroup
+	of  map[string]*flight
+}
+
+type flight struct {
+	key        key
+	by         netip.Addr // who asked first: the flight is of its share
+	passengers []passenger
+	late       bool // stale has been served: who comes now gets it at once
+}
+
+func newFlights(c *cache, b backend, cl *clients, m *Metrics) *flights {
+	return &flights{cache: c, backend: b, clients: cl, m: m, of: map[string]*flight{}}
+}
+
+// start lets flights begin, until ctx ends; all waits for them.
+func (f *flights) start(ctx context.Context, all *sync.WaitGroup) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ctx, f.all = ctx, all
+}
+
+// board makes p wait for the answer of k. It is false when too many wait: then p gets what
+// there is at once, an expired answer or SERVFAIL.
+func (f *flights) board(k *key, p passenger) {
+	if !f.clients.enter(p.from, p.since) {
+		f.m.busy.Inc()
+		f.without(k, p)
+		return
+	}
+	f.mu.Lock()
+	x := f.of[string(k.bytes())]
+	switch {
+	case f.ctx == nil || f.ctx.Err() != nil,
+		x == nil && !f.clients.launch(p.from, p.since),
+		x != nil && (len(x.passengers) >= maxPassengers || x.late):
+		f.mu.Unlock()
+		f.clients.leave(p.from, p.since)
+		if x == nil || !x.late {
+			f.m.busy.Inc()
+		}
+		f.without(k, p)
+		return
+	case x == nil:
+		x = &flight{key: *k, by: p.from}
+		f.of[string(k.bytes())] = x
+		f.m.waiting.Inc()
+		f.all.Go(func() { f.fly(f.ctx, x) })
+	}
+	x.passengers = append(x.passengers, p)
+	f.mu.Unlock()
+}
+
+// without answers a client that cannot wait.
+func (f *flights) without(k *key, p passenger) {
+	if e := f.cache.get(k); e != nil && e.stale(p.since) {
+		f.m.stale.Inc()
+		p.answer(e.appendTo(nil, &p.q, p.since, p.size))
+		return
+	}
+	f.m.failed.Inc()
+	p.answer(refuse(nil, &p.q, 0, wire.DNSServFail))
+}
+
+// fly asks and answers all passengers.
+func (f *flights) fly(ctx context.Context, x *flight) {
+	defer f.m.waiting.Dec()
+	defer func() { f.clients.landed(x.by, time.Now()) }()
+	ctx, cancel := context.WithTimeout(ctx, flightTime)
+	defer cancel()
+	old := f.cache.get(&x.key)
+	if old != nil && old.stale(time.Now()) {
+		served := make(chan struct{})
+		late := time.AfterFunc(staleAfter, func() {
+			defer close(served)
+			f.land(f.take(x, false), old, f.m.stale)
+		})
+		defer func() {
+			if !late.Stop() {
+				<-served
+			}
+		}()
+	} else {
+		old = nil
+	}
+	begun := time.Now()
+	msg, err := f.backend.resolve(ctx, askOf(&x.key))
+	now := time.Now()
+	f.m.latency.Observe(now.Sub(begun).Seconds())
+	var e *entry
+	if err == nil {
+		e, _ = newEntry(&x.key, msg, now)
+	}
+	switch {
+	case (e == nil || !e.good()) && old != nil:
+		old.hold.Store(int64(now.Sub(old.stored) + staleHold))
+		f.land(f.take(x, true), old, f.m.stale)
+		return
+	case e == nil:
+		f.m.failed.Inc()
+		e = failure(&x.key, now)
+	}
+	if e.ttl > 0 && ctx.Err() != context.Canceled {
+		f.cache.put(e)
+	}
+	f.land(f.take(x, true), e, f.m.asked)
+}
+
+// take takes the passengers off; with last, nobody can board any more.
+func (f *flights) take(x *flight, last bool) []passenger {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := x.passengers
+	x.passengers = nil
+	x.late = !last
+	if last {
+		delete(f.of, string(x.key.bytes()))
+	}
+	return p
+}
+
+// land answers the passengers from the entry.
+func (f *flights) land(passengers []passenger, e *entry, count interface{ Inc() }) {
+	now := time.Now()
+	buf := make([]byte, 0, len(e.msg)+16)
+	for i := range passengers {
+		p := &passengers[i]
+		f.clients.leave(p.from, now)
+		count.Inc()
+		p.answer(e.appendTo(buf, &p.q, now, p.size))
+	}
+}
+
+// failure is the answer when nobody could say anything.
+func failure(k *key, now time.Time) *entry {
+	a := askOf(k)
+	q := wire.DNSQuery{Name: a.name, Type: a.typ, Class: wire.DNSClassIN}
+	b := wire.BeginDNSAnswer(nil, &q, 0, wire.DNSServFail)
+	return &entry{key: string(k.bytes()), msg: b.Finish(&q, wire.DNSServFail, 0), ttl: failureTTL, stored: now}
+}

@@ -1,0 +1,136 @@
+package resolver
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/hotstage/hotstage/internal/wire"
+)
+
+// verdict is what becomes of a packet.
+type verdict int
+
+const (
+	ignore verdict = iota // no answer
+	answer                // the answer is there
+	wait                  // a backend must be asked
+)
+
+// handler turns a packet into an answer. It has no socket and no clock.
+type handler struct {
+	segments []netip.Prefix
+	cache    *cache
+	local    *local
+	clients  *clients
+	m        *Metrics
+}
+
+// handle works on one query of a client and appends the answer to out when there is one at
+// once; with verdict wait, q and k say what to ask. out is for one packet: it must not be
+// shared before the answer is sent. packet is kept by q.
+func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time.Time, q *wire.DNSQuery, k *key) ([]byte, verdict) {
+	if !h.serves(from) {
+		h.m.foreign.Inc()
+		return out, ignore
+	}
+	var err error
+	if *q, err = wire.ParseDNSQuery(packet); err == wire.ErrDNSIgnore {
+		h.m.malformed.Inc()
+		return out, ignore
+	}
+	size := 0xffff
+	if udp {
+		h.m.udp.Inc()
+		size = min(int(q.Size), ourSize)
+		switch h.clients.query(from, now) {
+		case truncated:
+			h.m.limited.Inc()
+			return refuse(out, q, wire.DNSFlagTC, wire.DNSNoError), answer
+		case dropped:
+			h.m.dropped.Inc()
+			return out, ignore
+		}
+	} else {
+		h.m.tcp.Inc()
+	}
+	if q.Opcode() != 0 { // before its form: an UPDATE has other sections (RFC 2136 section 2)
+		h.m.refused.Inc()
+		return refuse(out, q, 0, wire.DNSNotImp), answer
+	}
+	if err != nil {
+		h.m.malformed.Inc()
+		return refuse(out, q, 0, wire.DNSFormErr), answer
+	}
+	if rcode := unfit(q); rcode != wire.DNSNoError {
+		h.m.refused.Inc()
+		return refuse(out, q, 0, rcode), answer
+	}
+	k.set(q)
+	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
+		return h.missed(out, q, k, size)
+	}
+	switch e := h.cache.get(k); {
+	case e == nil:
+	case e.fresh(now):
+		h.m.hits.Inc()
+		return e.appendTo(out, q, now, size), answer
+	case e.stale(now) && e.held(now):
+		h.m.stale.Inc()
+		return e.appendTo(out, q, now, size), answer
+	}
+	return h.missed(out, q, k, size)
+}
+
+// missed answers what needs no asking.
+func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte, verdict) {
+	start := len(out)
+	if reply, ours := h.local.answer(out, q, k.name()); ours {
+		h.m.own.Inc()
+		if len(reply)-start > size {
+			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNoError)
+		}
+		return reply, answer
+	}
+	if q.Type == wire.DNSTypeANY {
+		h.m.own.Inc()
+		a := wire.BeginDNSAnswer(out, q, 0, wire.DNSNoError)
+		a.HINFO("RFC8482", "", anyTTL)
+		return a.Finish(q, wire.DNSNoError, ourSize), answer
+	}
+	if q.Flags&wire.DNSFlagRD == 0 {
+		h.m.refused.Inc()
+		return refuse(out, q, 0, wire.DNSRefused), answer
+	}
+	return out, wait
+}
+
+// serves tells whether the address is a client: of a segment, of the link, or this node.
+func (h *handler) serves(a netip.Addr) bool {
+	for _, p := range h.segments {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return a.IsLinkLocalUnicast() && a.Is6() || a.IsLoopback()
+}
+
+// unfit is the response code for a query that this server does not answer, or DNSNoError.
+func unfit(q *wire.DNSQuery) int {
+	switch {
+	case q.EDNS && q.Version != 0:
+		return wire.DNSBadVers // RFC 6891 section 6.1.3
+	case q.Class != wire.DNSClassIN:
+		return wire.DNSRefused
+	case q.Type == 0 || q.Type == wire.DNSTypeOPT:
+		return wire.DNSFormErr
+	case q.Type >= 128 && q.Type < 256 && q.Type != wire.DNSTypeANY:
+		return wire.DNSRefused // zone transfers and other meta types (RFC 6895 section 3.1)
+	}
+	return wire.DNSNoError
+}
+
+// refuse appends an answer without records.
+func refuse(out []byte, q *wire.DNSQuery, flags uint16, rcode int) []byte {
+	a := wire.BeginDNSAnswer(out, q, flags, rcode)
+	return a.Finish(q, rcode, ourSize)
+}

@@ -1,0 +1,59 @@
+package resolver
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics counts what the resolver does. Make it once per process.
+type Metrics struct {
+	udp, tcp                        prometheus.Counter
+	hits, own, asked, stale, failed prometheus.Counter
+	malformed, foreign, limited     prometheus.Counter
+	dropped, refused, busy          prometheus.Counter
+	cacheEntries, cacheBytes        prometheus.Gauge
+	waiting, connections            prometheus.Gauge
+	latency                         prometheus.Histogram
+	upstream                        *prometheus.CounterVec
+	rtt                             *prometheus.HistogramVec
+	up                              *prometheus.GaugeVec
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hotstage_resolver_" + name, Help: help}, []string{label})
+		reg.MustRegister(v)
+		return v
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "hotstage_resolver_" + name, Help: help})
+		reg.MustRegister(g)
+		return g
+	}
+	queries := vec("queries_total", "Queries from clients, by transport. Much TCP means truncated answers: look at the drops.", "by")
+	answers := vec("answers_total", "Answers to clients, by where they came from. Many of stale or failed: look at the resolvers asked and at the uplink.", "from")
+	drops := vec("refused_total", "Queries not answered or refused, by why. client-rate: one device asks too much, find it; foreign: somebody outside the segments asks, look at the filters; busy: the resolvers asked are slow.", "why")
+	buckets := []float64{.001, .002, .005, .01, .02, .05, .1, .2, .4, .8, 1.6, 3.2, 5}
+	m := &Metrics{
+		udp: queries.WithLabelValues("udp"), tcp: queries.WithLabelValues("tcp"),
+		hits: answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), asked: answers.WithLabelValues("asked"),
+		stale: answers.WithLabelValues("stale"), failed: answers.WithLabelValues("failed"),
+		malformed: drops.WithLabelValues("malformed"), foreign: drops.WithLabelValues("foreign"), limited: drops.WithLabelValues("client-rate-truncated"),
+		dropped: drops.WithLabelValues("client-rate"), refused: drops.WithLabelValues("refused"), busy: drops.WithLabelValues("busy"),
+		cacheEntries: gauge("cache_answers", "Answers in the cache. It falls to 0 when the resolver is started anew."),
+		cacheBytes:   gauge("cache_bytes", "Bytes that the cache takes. At its limit with few hits give resolver.cache more."),
+		waiting:      gauge("waiting_questions", "Questions for which an answer is awaited from outside. In the hundreds: the resolvers asked are slow or the uplink is full."),
+		connections:  gauge("tcp_connections", "TCP connections of clients. Near 1024 somebody holds connections open: look at who."),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "hotstage_resolver_asking_seconds", Buckets: buckets,
+			Help: "Time until a question was answered from outside. When it grows look at the round trip of each resolver asked."}),
+		upstream: vec2("upstream_questions_total", "Questions to each resolver asked, by what came of them. failed: it did not answer; case: it changed the case of letters, somebody may forge answers."),
+		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "hotstage_resolver_upstream_seconds", Buckets: buckets,
+			Help: "Round trip to each resolver asked. When it grows for all, the uplink is full."}, []string{"resolver"}),
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hotstage_resolver_upstream_up",
+			Help: "1 when the resolver asked is well. At 0 for all, look at the uplink; for one, give the plan another."}, []string{"resolver"}),
+	}
+	reg.MustRegister(m.latency, m.upstream, m.rtt, m.up)
+	return m
+}
+
+func vec2(name, help string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hotstage_resolver_" + name, Help: help}, []string{"resolver", "result"})
+}

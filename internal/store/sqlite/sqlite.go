@@ -1,0 +1,227 @@
+// Package sqlite keeps facts in one file: the default store of a node. The file is in WAL
+// mode with synchronous=FULL, so that a commit that returned nil survives the death of the
+// process and of the machine, and other processes may read while it is open.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/hotstage/hotstage/internal/fact"
+	sqlite "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+)
+
+// Store is an open file. It is safe for concurrent use; writes are one after another.
+type Store struct {
+	db   *sql.DB
+	path string
+}
+
+// Open opens the file, making it when it is not there; its folder must be. It refuses a
+// file that is damaged, that another program made, that a newer version of Hotstage wrote,
+// or that cannot be written, each with what to do. The caller closes the store.
+func Open(path string) (*Store, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	// The busy timeout is for another process's short write lock (a backup, a person with
+	// sqlite3); the bound of a commit is the caller's context.
+	dsn := (&url.URL{Scheme: "file", Path: abs, RawQuery: "_pragma=busy_timeout(2000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}).String()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	s := &Store{db: db, path: path}
+	if err := s.prepare(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
+	}
+	return s, nil
+}
+
+// Close writes the log back into the file and gives it up.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// explain adds to SQLite's words what a person can do.
+func (s *Store) explain(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	folder := filepath.Dir(s.path)
+	hint := ""
+	switch e.Code() & 0xff { // the primary result code
+	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+		hint = damaged
+	case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN, lib.SQLITE_PERM:
+		hint = "the folder " + folder + " must exist and be writable: ls -ld " + folder
+	case lib.SQLITE_FULL:
+		hint = "the disk is full: df -h " + folder
+	case lib.SQLITE_IOERR:
+		hint = "the disk refuses reads or writes: dmesg, df -h " + folder
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
+		hint = "another process holds the file: fuser " + s.path
+	default:
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, hint)
+}
+
+const damaged = "the file is damaged: move it and its -wal and -shm away, or put a copy back; a device whose lease is lost keeps its address when it renews"
+
+// on runs f on the one connection. After an error the connection is given up, so that the
+// next use starts afresh: a disk that was full or gone leaves nothing behind in it.
+func (s *Store) on(ctx context.Context, f func(*sql.Conn) error) error {
+	c, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	err = f(c)
+	if err != nil {
+		_ = c.Raw(func(any) error { return driver.ErrBadConn }) // closes it
+	}
+	return errors.Join(err, ignoreClosed(c.Close()))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) {
+		return nil
+	}
+	return err
+}
+
+// Without INDEXED BY SQLite reads the whole segment for each lease, which it cannot know to
+// be longer than one client's rows.
+const (
+	releaseOthers = `UPDATE leases INDEXED BY leases_client SET state = 'released' WHERE segment = ? AND client = ? AND state = 'bound' AND addr <> ?`
+	upsert        = `INSERT INTO leases (segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (segment, addr) DO UPDATE SET client = excluded.client, mac = excluded.mac, hostname = excluded.hostname,
+  state = excluded.state, start = excluded.start, expires = excluded.expires, boot = excluded.boot, expires_boot = excluded.expires_boot`
+	selectAll = `SELECT segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot FROM leases ORDER BY segment, addr`
+)
+
+// Commit writes the leases in order in one transaction, each in the place of what was known
+// of its address. A client that is bound is bound once: its other leases in the segment
+// become released. On nil they are on disk; after an error none of them is, unless the
+// error came after the disk had them all.
+func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
+	err := s.on(ctx, func(c *sql.Conn) error {
+		tx, err := c.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := write(ctx, tx, leases); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+	if err != nil {
+		return fmt.Errorf("commit %d leases to %s: %w", len(leases), s.path, s.explain(err))
+	}
+	return nil
+}
+
+func write(ctx context.Context, tx *sql.Tx, leases []fact.Lease) error {
+	others, err := tx.PrepareContext(ctx, releaseOthers)
+	if err != nil {
+		return err
+	}
+	defer others.Close()
+	put, err := tx.PrepareContext(ctx, upsert)
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	for i := range leases {
+		l := &leases[i]
+		addr := l.Addr.String()
+		if l.State == fact.LeaseBound {
+			if _, err := others.ExecContext(ctx, l.Segment, l.Client, addr); err != nil {
+				return fmt.Errorf("lease of %s: %w", addr, err)
+			}
+		}
+		if _, err := put.ExecContext(ctx, l.Segment, addr, l.Client, l.MAC.String(), l.Hostname, string(l.State),
+			nanos(l.Start), nanos(l.Expires), l.Boot, int64(l.ExpiresBoot)); err != nil {
+			return fmt.Errorf("lease of %s: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// Load reads all leases, in the order of segments and addresses as text.
+func (s *Store) Load(ctx context.Context) ([]fact.Lease, error) {
+	var all []fact.Lease
+	err := s.on(ctx, func(c *sql.Conn) error {
+		rows, err := c.QueryContext(ctx, selectAll)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			l, err := scan(rows)
+			if err != nil {
+				return err
+			}
+			all = append(all, l)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load leases from %s: %w", s.path, s.explain(err))
+	}
+	return all, nil
+}
+
+func scan(rows *sql.Rows) (fact.Lease, error) {
+	var l fact.Lease
+	var addr, mac, state string
+	var start, expires, boot int64
+	if err := rows.Scan(&l.Segment, &addr, &l.Client, &mac, &l.Hostname, &state, &start, &expires, &l.Boot, &boot); err != nil {
+		return l, err
+	}
+	var err error
+	if l.Addr, err = netip.ParseAddr(addr); err != nil {
+		return l, fmt.Errorf("lease in segment %s: %w", l.Segment, err)
+	}
+	if mac != "" {
+		if l.MAC, err = net.ParseMAC(mac); err != nil {
+			return l, fmt.Errorf("lease of %s: %w", addr, err)
+		}
+	}
+	l.State = fact.LeaseState(state)
+	l.Start, l.Expires, l.ExpiresBoot = moment(start), moment(expires), time.Duration(boot)
+	return l, nil
+}
+
+// nanos is a time as the file has it: nanoseconds since 1970, 0 for none.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func moment(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}

@@ -1,0 +1,74 @@
+package wire
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// UDPFrameHead is how many bytes PutUDPFrame fills before the payload: Ethernet 14, IPv4
+// 20, UDP 8.
+const UDPFrameHead = 14 + 20 + 8
+
+// UDPFrame says where a frame goes.
+type UDPFrame struct {
+	SrcMAC, DstMAC   [6]byte
+	Src, Dst         netip.Addr // IPv4
+	SrcPort, DstPort uint16
+}
+
+// PutUDPFrame writes the headers of an Ethernet frame with a UDP datagram into the first
+// UDPFrameHead bytes of b, whose rest is the payload, checksums included. It is the way to
+// a client that has no address yet and so answers no ARP (RFC 2131 section 4.1). The frame
+// must not be longer than 65,549 bytes.
+func PutUDPFrame(b []byte, f *UDPFrame) {
+	copy(b, f.DstMAC[:])
+	copy(b[6:], f.SrcMAC[:])
+	binary.BigEndian.PutUint16(b[12:], 0x0800)
+
+	ip := b[14:34]
+	src, dst := f.Src.As4(), f.Dst.As4()
+	ip[0], ip[1] = 0x45, 0x10 // TOS low delay, as DHCP servers commonly send
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(b)-14))
+	binary.BigEndian.PutUint32(ip[4:], 0) // id 0 and no fragment: an atomic datagram, RFC 6864
+	binary.BigEndian.PutUint16(ip[6:], 0x4000)
+	ip[8], ip[9] = 64, 17
+	binary.BigEndian.PutUint16(ip[10:], 0)
+	copy(ip[12:], src[:])
+	copy(ip[16:], dst[:])
+	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(0, ip)))
+
+	udp := b[34:]
+	binary.BigEndian.PutUint16(udp, f.SrcPort)
+	binary.BigEndian.PutUint16(udp[2:], f.DstPort)
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	binary.BigEndian.PutUint16(udp[6:], 0)
+	pseudo := sum(uint64(17)+uint64(len(udp)), ip[12:20])
+	check := ^fold(sum(pseudo, udp))
+	if check == 0 { // RFC 768: 0 would say that there is no checksum
+		check = 0xffff
+	}
+	binary.BigEndian.PutUint16(udp[6:], check)
+}
+
+// sum adds b's 16-bit words to s, RFC 1071.
+func sum(s uint64, b []byte) uint64 {
+	for len(b) >= 4 {
+		s += uint64(binary.BigEndian.Uint32(b))
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		s += uint64(binary.BigEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		s += uint64(b[0]) << 8
+	}
+	return s
+}
+
+func fold(s uint64) uint16 {
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
