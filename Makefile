@@ -17,11 +17,12 @@ build: ## build bin/hotstage, one static binary
 rehearse: build ## a conference of 3,000 people on this machine; needs no packages; writes report/report.html
 	bin/hotstage rehearse examples/janog53.yaml --report $(REPORT)
 
-check: ## the fast loop: format, vet, staticcheck, tidiness, tests with the race detector
+check: ## the fast loop: format, vet, staticcheck, tidiness, dead code, tests with the race detector
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	$(TOOL) staticcheck ./...
 	go mod tidy -diff
+	@dead=$$($(TOOL) deadcode -test ./...); [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
 	CGO_ENABLED=1 go test -race ./...
 
 packages: ## install what the tests judge with (Debian, as root)

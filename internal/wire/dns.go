@@ -240,9 +240,6 @@ func WalkDNS(b []byte, f func(DNSRecord)) (question int, err error) {
 	return question, nil
 }
 
-// DNSSkipName finds the end of the name at off, which may be compressed.
-func DNSSkipName(b []byte, off int) (end int, ok bool) { return skipName(b, off) }
-
 // LowerDNS appends name, on the wire, with its letters in lower case. Label lengths are
 // below 64 and so never taken for letters.
 func LowerDNS(dst, name []byte) []byte {

@@ -88,9 +88,6 @@ func New(cfg Config) (*Internet, error) {
 	return in, nil
 }
 
-// String names the task.
-func (in *Internet) String() string { return "internet" }
-
 // Ready is closed once every address answers.
 func (in *Internet) Ready() <-chan struct{} { return in.ready }
 
