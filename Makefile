@@ -5,7 +5,9 @@ VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # Debian's packages that the interop tests use as judges.
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin ndisc6 \
-               bind9-dnsutils unbound iputils-ping arping gcc libc6-dev
+               bind9-dnsutils unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static
+# Debian's cloud kernel, which has what the kernel at hand may lack; see testnet.KernelDir.
+KERNEL      := /var/cache/hotstage/kernel
 TOOL        := go tool -modfile=tools/go.mod
 
 REPORT      ?= report
@@ -33,10 +35,14 @@ packages: ## install what the tests judge with (Debian, as root)
 	  if [ ! -e /usr/sbin/policy-rc.d ]; then printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; ours=1; fi; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; rc=$$?; \
 	  [ -z "$$ours" ] || rm -f /usr/sbin/policy-rc.d; exit $$rc; fi
+	@if ! ls $(KERNEL)/boot/vmlinuz-*-cloud-amd64 >/dev/null 2>&1; then \
+	  apt-get update -qq; image=$$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/{print $$2; exit}'); \
+	  echo "unpacking $$image into $(KERNEL)"; got=$$(mktemp -d) && chmod 755 $$got && (cd $$got && apt-get download -qq $$image >/dev/null) && \
+	  mkdir -p $(KERNEL) && dpkg -x $$got/*.deb $(KERNEL); rc=$$?; rm -rf $$got; exit $$rc; fi
 
 test: packages ## everything: installs what it needs, a skip is a failure
 	$(MAKE) check
-	HOTSTAGE_MUST=netns,interop go test -count=1 ./...
+	HOTSTAGE_MUST=netns,interop,vm go test -count=1 ./...
 
 golden: ## rewrite the golden files; review the difference
 	go test ./... -update

@@ -26,6 +26,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // defaultNames is how many names the world has unless Config says otherwise.
@@ -131,7 +132,7 @@ func (in *Internet) Run(ctx context.Context) error {
 func (in *Internet) open() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	nl, err := netlink.NewHandle()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
