@@ -424,7 +424,7 @@ func (d *deriver) expand(g *rawGroup) {
 		}
 	}
 	names := d.groups[g.name]
-	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "reservations"} {
+	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "reservations", "relays"} {
 		if len(names) > 1 && g.at.has(key) {
 			d.at(g.at.field(key), fmt.Sprintf("%d segments can't share one %s", len(names), strings.TrimSuffix(key, "s")), "each: {"+names[0]+": {"+key+": …}}", "")
 			for _, s := range d.drafts {
@@ -479,6 +479,8 @@ func (s *rawSegment) forget(key string, each *rawSegment) {
 		s.pool = one.pool
 	case "reservations":
 		s.reservations = one.reservations
+	case "relays":
+		s.relays = one.relays
 	}
 }
 
@@ -510,6 +512,9 @@ func override(base, one rawSegment) rawSegment {
 	}
 	if one.ntp != nil {
 		base.ntp = one.ntp
+	}
+	if one.relays != nil {
+		base.relays = one.relays
 	}
 	base.reservations = append(slices.Clone(base.reservations), one.reservations...)
 	return base

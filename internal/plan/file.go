@@ -99,6 +99,7 @@ type rawSegment struct {
 	ntp          []netip.Addr
 	devices      int
 	reservations []rawReservation
+	relays       []netip.Addr
 }
 
 // of is the place of a key: in each, else in the group.
@@ -364,6 +365,12 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 			var a netip.Addr
 			if r.address(&a, "IPv4")(v); a.IsValid() {
 				s.ntp = append(s.ntp, a)
+			}
+		}),
+		"relays": r.list(func(v *value) {
+			var a netip.Addr
+			if r.address(&a, "IPv4")(v); a.IsValid() {
+				s.relays = append(s.relays, a)
 			}
 		}),
 		"devices": r.integer(&s.devices, 1, 1_000_000),

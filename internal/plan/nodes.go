@@ -232,6 +232,7 @@ func (d *deriver) numberHosts(s *draft) {
 	for _, res := range s.raw.reservations {
 		d.reserve(s, res, given, taken)
 	}
+	d.relays(s, taken)
 	slices.Sort(waiting)
 	for _, lockedFirst := range []bool{true, false} {
 		for _, name := range waiting {
@@ -326,6 +327,28 @@ func (d *deriver) reserve(s *draft, res rawReservation, given map[string]netip.A
 	}
 	taken[res.addr] = res.name
 	s.Reservations = append(s.Reservations, Reservation{res.name, res.mac, res.addr})
+}
+
+// relays keeps the addresses of relays for them; what they send is served for this segment.
+func (d *deriver) relays(s *draft, taken map[netip.Addr]string) {
+	at := s.raw.of("relays")
+	for i, a := range s.raw.relays {
+		here := at
+		if at.kind == list && len(at.items) == len(s.raw.relays) {
+			here = at.items[i]
+		}
+		switch {
+		case !s.host(a):
+			d.at(here, fmt.Sprintf("relay %s is not a host of segment %s (%s)", a, s.Name, s.IPv4), "the relay's address in this segment, which it writes into giaddr (RFC 1542)", "")
+		case s.Pool.Contains(a):
+			d.at(here, fmt.Sprintf("relay %s lies in the pool of segment %s: a device may get it", a, s.Name), fmt.Sprintf("an address outside %s-%s", s.Pool.From, s.Pool.To), "")
+		case taken[a] != "":
+			d.at(here, fmt.Sprintf("relay %s is already that of %s", a, taken[a]), "a relay of its own, such as a layer 3 switch; the plan's nodes need none", "")
+		default:
+			taken[a] = "a relay"
+			s.Relays = append(s.Relays, a)
+		}
+	}
 }
 
 func (d *deriver) place(s *draft, a *Attachment, addr netip.Addr) {

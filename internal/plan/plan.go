@@ -164,6 +164,7 @@ type Segment struct {
 	DNS4, DNS6   []netip.Addr
 	NTP4         []netip.Addr
 	Reservations []Reservation
+	Relays       []netip.Addr // DHCP relays in the segment that are not of the plan's nodes
 }
 
 // Range is the addresses From to To, both included.

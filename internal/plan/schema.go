@@ -102,6 +102,7 @@ func segmentSchema() object {
 		"domain":  text("Search domain. Default: the event's.", "conf.example"),
 		"dns":     listOf("Resolvers, up to 3 of each family. Default: nodes with the role resolver in the segment, then in server segments of its site.", text("An address.", "10.53.0.1")),
 		"ntp":     listOf("Time servers, up to 3.", text("An IPv4 address.", "10.53.0.1")),
+		"relays":  listOf("DHCP relays in the segment, such as a layer 3 switch, whose requests are served.", text("The relay's IPv4 address in the segment (giaddr).", "10.53.0.2")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{
 			"mac":     pattern("Its MAC address.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),

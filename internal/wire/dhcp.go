@@ -43,6 +43,7 @@ const (
 	DHCPOptRenewalTime          = 58  // RFC 2132 section 9.11
 	DHCPOptRebindingTime        = 59  // RFC 2132 section 9.12
 	DHCPOptClientID             = 61  // RFC 2132 section 9.14
+	DHCPOptRelayAgent           = 82  // RFC 3046 section 2.0
 	DHCPOptDomainSearch         = 119 // RFC 3397
 	DHCPOptEnd                  = 255 // RFC 2132 section 3.2
 	dhcpFixed                   = 236 // bytes before the options, RFC 2131 section 2
@@ -86,8 +87,9 @@ type DHCP struct {
 	MaxSize    uint16     // option 57: the IP datagram that the client can take, 0 when it did not say
 	ClientID   []byte     // option 61
 	Hostname   []byte     // option 12, as it came
+	RelayAgent []byte     // option 82, as the relay wrote it
 
-	opts    [8][]byte
+	opts    [9][]byte
 	used    int // bytes of scratch
 	scratch [1500]byte
 }
@@ -102,6 +104,7 @@ const (
 	atClientID
 	atHostname
 	atOverload
+	atRelayAgent
 )
 
 func dhcpPlace(code byte) int {
@@ -122,6 +125,8 @@ func dhcpPlace(code byte) int {
 		return atHostname
 	case DHCPOptOverload:
 		return atOverload
+	case DHCPOptRelayAgent:
+		return atRelayAgent
 	}
 	return -1
 }
@@ -149,7 +154,7 @@ func (m *DHCP) Parse(b []byte) error {
 	m.CIAddr = netip.AddrFrom4([4]byte(b[12:16]))
 	m.GIAddr = netip.AddrFrom4([4]byte(b[24:28]))
 	m.CHAddr = [6]byte(b[28:34])
-	m.opts, m.used = [8][]byte{}, 0
+	m.opts, m.used = [9][]byte{}, 0
 	if err := m.collect(b[dhcpFixed+4:]); err != nil {
 		return err
 	}
@@ -241,5 +246,6 @@ func (m *DHCP) decode() error {
 	m.Parameters = m.opts[atParameters]
 	m.ClientID = m.opts[atClientID]
 	m.Hostname = m.opts[atHostname]
+	m.RelayAgent = m.opts[atRelayAgent]
 	return nil
 }

@@ -87,6 +87,14 @@ func AppendDHCPReply(b []byte, m *DHCP, t *DHCPTemplate, r *DHCPReply) []byte {
 		b = binary.BigEndian.AppendUint32(append(b, DHCPOptRebindingTime, 4), r.Rebind)
 	}
 	limit-- // the end option
+	// RFC 3046 section 2.2: what the relay wrote goes back to it, as it was and as the last
+	// option; one that does not fit is not sent in part.
+	relay := m.RelayAgent
+	if n := len(relay); n == 0 || n > 255 || !m.GIAddr.Is4() || m.GIAddr.IsUnspecified() || len(b)+2+n > limit {
+		relay = nil
+	} else {
+		limit -= 2 + n
+	}
 	if n := len(m.ClientID); n > 0 && n <= 255 && len(b)+2+n <= limit {
 		b = append(append(b, DHCPOptClientID, byte(n)), m.ClientID...)
 	}
@@ -96,6 +104,9 @@ func AppendDHCPReply(b []byte, m *DHCP, t *DHCPTemplate, r *DHCPReply) []byte {
 		}
 	} else {
 		b = t.appendAsked(b, limit, m.Parameters, r.Hostname)
+	}
+	if relay != nil {
+		b = append(append(b, DHCPOptRelayAgent, byte(len(relay))), relay...)
 	}
 	b = append(b, DHCPOptEnd)
 	for len(b) < start+dhcpLeastMessage {

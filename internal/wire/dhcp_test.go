@@ -261,6 +261,35 @@ func naiveSum(b []byte) uint32 {
 }
 
 // FuzzDHCP compares with the library where both read a message, and has it read our reply.
+// TestRelayAgentComesBack: RFC 3046 section 2.2, as our oracle reads it.
+func TestRelayAgentComesBack(t *testing.T) {
+	info := dhcpv4.OptRelayAgentInfo(dhcpv4.OptGeneric(dhcpv4.AgentCircuitIDSubOption, []byte("hall/eth1")), dhcpv4.OptGeneric(dhcpv4.AgentRemoteIDSubOption, []byte{2, 0, 0, 0, 0, 7}))
+	tmpl, err := NewDHCPTemplate([]DHCPOption{{Code: DHCPOptSubnetMask, Data: []byte{255, 255, 255, 0}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		relay net.IP
+		want  bool
+	}{{net.IP{10, 1, 0, 5}, true}, {net.IPv4zero, false}} {
+		var m DHCP
+		in := request(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(c.relay), dhcpv4.WithOption(info))
+		if err := m.Parse(in.ToBytes()); err != nil {
+			t.Fatal(err)
+		}
+		out, err := dhcpv4.FromBytes(AppendDHCPReply(nil, &m, tmpl, &DHCPReply{Type: DHCPOffer, YIAddr: netip.MustParseAddr("10.1.0.9"), Server: netip.MustParseAddr("10.1.0.2"), Lease: 60}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Options.Get(dhcpv4.OptionRelayAgentInformation); bytes.Equal(got, in.Options.Get(dhcpv4.OptionRelayAgentInformation)) != c.want {
+			t.Errorf("giaddr %v: option 82 %x", c.relay, got)
+		}
+		if !out.GatewayIPAddr.Equal(c.relay) || out.Options.Get(dhcpv4.OptionSubnetMask) == nil {
+			t.Errorf("reply %v", out.Summary())
+		}
+	}
+}
+
 func FuzzDHCP(f *testing.F) {
 	f.Add(full(f))
 	f.Add(message("\x35\x01\x01\x34\x01\x03\x3d\x02ab\xff", "\x3d\x02cd\xff", "\x3d\x02ef\xff"))

@@ -46,7 +46,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment, error) {
 	seg := Segment{
 		Name: s.Name, Device: a.Device, Server: a.IPv4.Addr(), Prefix: s.IPv4.Masked(), Pool: a.Pool,
-		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations,
+		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations, Relays: s.Relays,
 	}
 	switch {
 	case !seg.Server.Is4() || !seg.Prefix.Contains(seg.Server):

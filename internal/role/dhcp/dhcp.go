@@ -42,6 +42,7 @@ type Segment struct {
 	Prefix       netip.Prefix // the segment's network
 	Pool         plan.Range   // this node's part
 	Never        []netip.Addr // addresses within the pool that no client may have
+	Relays       []netip.Addr // relays in the segment whose requests are served (giaddr, RFC 1542)
 	Lease        time.Duration
 	Domain       string // of the clients' names
 	Reservations []plan.Reservation
@@ -82,11 +83,17 @@ func New(cfg Config, book leaseBook, clock Clock, m *Metrics, tell func(fact.Eve
 		s.ratio[g] = &takeUp{}
 	}
 	s.ledger = newLedger(book, clock, s.segments, m, s.tell)
+	relays := map[netip.Addr]*link{}
 	for _, g := range s.segments {
 		s.links = append(s.links, &link{
-			seg: g, ledger: s.ledger, clock: clock, m: m, tell: s.tell, limit: newLimiter(), tried: make(chan struct{}),
+			relays: relays, seg: g, ledger: s.ledger, clock: clock, m: m, tell: s.tell, limit: newLimiter(), tried: make(chan struct{}),
 			open: func() (door, error) { return openDoor(g.cfg.Device, g.cfg.Server) },
 		})
+	}
+	for _, l := range s.links {
+		for _, a := range l.seg.cfg.Relays {
+			relays[a] = l
+		}
 	}
 	return s
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hotstage/hotstage/internal/wire"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +40,7 @@ type door interface {
 // packet is one message received.
 type packet struct {
 	data      []byte // within the packet's own buffer
+	from      netip.Addr
 	broadcast bool
 }
 
@@ -51,8 +51,7 @@ type socketDoor struct {
 	index  int
 	conn   *net.UDPConn
 	udp    syscall.RawConn
-	batch  *ipv4.PacketConn
-	in     []ipv4.Message
+	in     *inbox
 
 	raw     *os.File
 	frames  syscall.RawConn
@@ -96,14 +95,7 @@ func (d *socketDoor) open() error {
 	if d.udp, err = d.conn.SyscallConn(); err != nil {
 		return err
 	}
-	d.batch = ipv4.NewPacketConn(d.conn)
-	if err := d.batch.SetControlMessage(ipv4.FlagDst, true); err != nil {
-		return fmt.Errorf("ask for destination addresses on %s: %w", d.device, err)
-	}
-	d.in = make([]ipv4.Message, receiveBatch)
-	for i := range d.in {
-		d.in[i] = ipv4.Message{Buffers: [][]byte{make([]byte, messageRoom)}, OOB: ipv4.NewControlMessage(ipv4.FlagDst)}
-	}
+	d.in = newInbox()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
 	if err != nil {
 		return fmt.Errorf("open packet socket on %s: %w", d.device, err)
@@ -120,6 +112,9 @@ func prepare(fd int, device string) error {
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
 		return fmt.Errorf("allow broadcast: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+		return fmt.Errorf("ask for destination addresses: %w", err)
 	}
 	if err := unix.BindToDevice(fd, device); err != nil {
 		return fmt.Errorf("bind to device: %w", err)
@@ -179,23 +174,16 @@ func (d *socketDoor) Close() error {
 }
 
 func (d *socketDoor) receive(in []packet) (int, error) {
-	n, err := d.batch.ReadBatch(d.in[:min(len(d.in), len(in))], 0)
-	if err != nil {
-		return 0, err
-	}
-	for i := range d.in[:n] {
-		m := &d.in[i]
-		in[i].data = m.Buffers[0][:m.N]
-		var cm ipv4.ControlMessage
-		in[i].broadcast = cm.Parse(m.OOB[:m.NN]) == nil && cm.Dst.Equal(net.IPv4bcast)
-	}
-	return n, nil
+	return d.in.receive(d.udp, in)
 }
 
 // send: RFC 2131 section 4.1. The kernel resolves the address of a client that has one.
 func (d *socketDoor) send(a *answer, server netip.Addr) error {
-	if a.way == toAddress {
+	if a.way == toAddress || a.way == toRelay {
 		to := unix.SockaddrInet4{Port: clientPort, Addr: a.dst.As4()}
+		if a.way == toRelay {
+			to.Port = serverPort // RFC 2131 section 4.1
+		}
 		return sendNow(d.udp, a.frame[wire.UDPFrameHead:], &to)
 	}
 	d.mu.Lock()

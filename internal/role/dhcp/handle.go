@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ type silence uint8
 const (
 	replied silence = iota
 	malformed
-	relayed     // giaddr is set: relays are not served yet
+	relayed     // by no relay of the plan
 	tooMany     // more messages than the client's share
 	notForUs    // the client chose another server, or the address is another server's part
 	unknown     // INIT-REBOOT of a client without a record: RFC 2131 section 4.3.2 wants silence
@@ -66,6 +67,7 @@ const (
 	toAll      delivery = iota // broadcast
 	toHardware                 // unicast to chaddr and yiaddr: the client has no address to be asked for
 	toAddress                  // unicast to ciaddr
+	toRelay                    // unicast to the relay at giaddr, port 67
 )
 
 // answer is what became of one message. A reply with grant set may leave only after the
@@ -128,9 +130,12 @@ func (g *segment) handle(at moment, m *wire.DHCP, broadcast, canGrant bool, a *a
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	*a = answer{frame: a.frame[:0], kind: m.Type, mac: m.CHAddr}
-	if m.GIAddr.Is4() && !m.GIAddr.IsUnspecified() {
-		a.why = relayed
-		return
+	if viaRelay(m) {
+		if !slices.Contains(g.cfg.Relays, m.GIAddr) {
+			a.why = relayed
+			return
+		}
+		broadcast = true // of the client's: RENEWING is unicast to us, past the relay
 	}
 	g.pool.expire(at, expiryWork, g.ended)
 	key := g.clientKey(m)
@@ -149,6 +154,9 @@ func (g *segment) handle(at moment, m *wire.DHCP, broadcast, canGrant bool, a *a
 		a.why = malformed
 	}
 }
+
+// viaRelay tells whether a relay sent the message on, RFC 1542 section 4.1.1.
+func viaRelay(m *wire.DHCP) bool { return m.GIAddr.Is4() && !m.GIAddr.IsUnspecified() }
 
 // ended is called for each lease that ran out.
 func (g *segment) ended(b *binding) { g.unname(b) }
@@ -337,7 +345,9 @@ func (g *segment) ack(m *wire.DHCP, a *answer, b *binding, left time.Duration) {
 // nak: RFC 2131 section 4.3.2; always broadcast, section 4.1.
 func (g *segment) nak(m *wire.DHCP, a *answer, why string) {
 	g.write(m, a, wire.DHCPReply{Type: wire.DHCPNak, Message: why})
-	a.way, a.dst = toAll, broadcast4
+	if a.way != toRelay {
+		a.way, a.dst = toAll, broadcast4
+	}
 }
 
 // decline: RFC 2131 section 4.3.3. Only the client that has the address, or was offered it,
@@ -400,6 +410,8 @@ func (g *segment) write(m *wire.DHCP, a *answer, r wire.DHCPReply) {
 	}
 	a.reply = r.Type
 	switch {
+	case viaRelay(m):
+		a.way, a.dst = toRelay, m.GIAddr
 	case m.CIAddr.Is4() && !m.CIAddr.IsUnspecified():
 		a.way, a.dst = toAddress, m.CIAddr
 	case m.Broadcast:

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func words(d *desk, a *answer) string {
 	if r == nil {
 		return silenceWords[a.why]
 	}
-	way := map[delivery]string{toAll: "to all", toHardware: "to hardware", toAddress: "to " + a.dst.String()}[a.way]
+	way := map[delivery]string{toAll: "to all", toHardware: "to hardware", toAddress: "to " + a.dst.String(), toRelay: "by relay " + a.dst.String()}[a.way]
 	switch r.MessageType() {
 	case dhcpv4.MessageTypeOffer:
 		return fmt.Sprintf("offer %v %s", r.YourIPAddr, way)
@@ -43,6 +44,8 @@ func words(d *desk, a *answer) string {
 func TestStates(t *testing.T) {
 	cfg := hall()
 	cfg.Reservations = []plan.Reservation{{Name: "printer", MAC: mac(3), Addr: addr("10.1.0.200")}}
+	cfg.Relays = []netip.Addr{addr("10.1.0.5")}
+	relay := dhcpv4.WithGatewayIP(net.IP{10, 1, 0, 5})
 	none := []dhcpv4.Modifier{}
 	all := func(m ...dhcpv4.Modifier) []dhcpv4.Modifier { return m }
 	flag := dhcpv4.WithBroadcast(true)
@@ -111,7 +114,11 @@ func TestStates(t *testing.T) {
 		{"4.3.5 INFORM from elsewhere", 9, inform, all(from("192.0.2.1")), true, "contrary"},
 		{"4.3.5 INFORM without an address", 9, inform, none, false, "contrary"},
 
-		{"relays are not served", 9, discover, all(dhcpv4.WithGatewayIP(net.IP{10, 2, 0, 1})), true, "relayed"},
+		{"4.1 through a relay", 9, discover, all(relay), true, "offer 10.1.0.13 by relay 10.1.0.5"},
+		{"4.1 through a relay, broadcast flag", 4, request, all(relay, flag, wants("10.1.0.12"), ours), true, "ack 10.1.0.12 by relay 10.1.0.5"},
+		{"4.1 through a relay, REBINDING", 1, request, all(relay, from("10.1.0.10")), true, "ack 10.1.0.10 by relay 10.1.0.5"},
+		{"4.3.2 through a relay, NAK", 9, request, all(relay, wants("192.168.1.7")), true, "nak by relay 10.1.0.5"},
+		{"a relay that is not of the plan", 9, discover, all(dhcpv4.WithGatewayIP(net.IP{10, 1, 0, 6})), true, "relayed"},
 		{"a server's message", 9, dhcpv4.MessageTypeOffer, none, false, "malformed"},
 		{"a type of another RFC", 9, dhcpv4.MessageType(13), none, false, "malformed"},
 	} {
@@ -439,6 +446,7 @@ func TestNobodyWaitsForADeadStore(t *testing.T) {
 func FuzzHandle(f *testing.F) {
 	f.Add(message(f, mac(9), discover), true)
 	f.Add(message(f, mac(9), request, wants("10.1.0.10"), server("10.1.0.2")), true)
+	f.Add(message(f, mac(9), discover, dhcpv4.WithGatewayIP(net.IP{10, 1, 0, 5}), dhcpv4.WithOption(dhcpv4.OptRelayAgentInfo(dhcpv4.OptGeneric(dhcpv4.AgentCircuitIDSubOption, []byte("ap1"))))), false)
 	f.Add(message(f, mac(9), request, from("10.1.0.10")), false)
 	f.Add(message(f, mac(9), release, from("10.1.0.10"), server("10.1.0.2")), false)
 	f.Add(message(f, mac(9), decline, wants("10.1.0.10"), server("10.1.0.2"), id("xyz")), true)

@@ -43,7 +43,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, []string{"type"})
 	silent := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "hotstage_dhcp_silent_total",
-		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; relayed: a relay points here, which is not served.",
+		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; relayed: a relay that the plan does not name under relays of its segment.",
 	}, []string{"reason"})
 	m := &Metrics{
 		states: map[string]prometheus.Counter{},

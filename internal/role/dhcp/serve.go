@@ -3,6 +3,8 @@ package dhcp
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,7 @@ type link struct {
 	clock  Clock
 	m      *Metrics
 	tell   *teller
+	relays map[netip.Addr]*link // of all segments, by the relays' addresses
 	open   func() (door, error)
 	limit  *limiter
 	drops  atomic.Uint64
@@ -140,6 +143,16 @@ func (l *link) one(at moment, since time.Time, p packet, m *wire.DHCP, a *answer
 	if !l.limit.allow(m.CHAddr, at.boot) {
 		l.m.answered(&answer{why: tooMany, kind: m.Type})
 		return
+	}
+	if viaRelay(m) {
+		// RFC 2131 section 4.3.1: the segment is that of the relay's address. The request may
+		// have come by another one.
+		to := l.relays[m.GIAddr]
+		if to == nil || !slices.Contains(to.seg.cfg.Relays, p.from) {
+			l.m.answered(&answer{why: relayed, kind: m.Type})
+			return
+		}
+		l = to
 	}
 	can := true
 	switch m.Type {
