@@ -21,6 +21,7 @@ import (
 	"github.com/hotstage/hotstage/internal/role/resolver"
 	"github.com/hotstage/hotstage/internal/role/segment"
 	"github.com/hotstage/hotstage/internal/role/uplink"
+	"github.com/hotstage/hotstage/internal/store/journal"
 	"github.com/hotstage/hotstage/internal/store/sqlite"
 	"github.com/hotstage/hotstage/internal/task"
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,14 +39,14 @@ type node struct {
 	begun    time.Time
 	group    *task.Group
 	registry *prometheus.Registry
-	events   *journal
+	events   *eventLog
 	dhcp     atomic.Pointer[dhcp.Server] // the running one, nil before the first
 }
 
 // newNode configures everything the node has in the plan and starts nothing.
 func newNode(p *plan.Plan, name, state string, log io.Writer) (*node, error) {
 	n := &node{name: name, plan: p, state: state, begun: time.Now(), registry: prometheus.NewRegistry()}
-	n.events = &journal{node: name, out: log}
+	n.events = &eventLog{node: name, out: log}
 	n.group = task.NewGroup(n.events.tell)
 	return n, errors.Join(n.addNetwork(), n.addServices())
 }
@@ -118,9 +119,13 @@ func hasPool(n *plan.Node) bool {
 
 // startDHCP opens the leases for one run of the server: a disk that fails is opened anew.
 func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics) (task.Task, error) {
-	book, err := sqlite.Open(leasesFile(n.state))
+	file, err := sqlite.Open(leasesFile(n.state))
 	if err != nil {
 		return nil, err
+	}
+	book, err := journal.Open(journalFile(n.state), file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	s := dhcp.New(cfg, book, dhcp.SystemClock(), m, n.events.tell)
 	n.dhcp.Store(s)
@@ -130,11 +135,17 @@ func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics) (task.Task, error) {
 // closing is a DHCP server that closes its lease book when it has stopped.
 type closing struct {
 	*dhcp.Server
-	book *sqlite.Store
+	book *journal.Store
 }
 
 func (c *closing) Run(ctx context.Context) error {
-	return errors.Join(c.Server.Run(ctx), c.book.Close())
+	settling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var settler sync.WaitGroup
+	settler.Go(func() { c.book.Run(settling) })
+	err := c.Server.Run(ctx)
+	stop()
+	settler.Wait()
+	return errors.Join(err, c.book.Close())
 }
 
 // NameOf and AddrOf let the resolver ask whichever DHCP server runs now.
@@ -205,8 +216,8 @@ func (n *node) handler() http.Handler {
 	return mux
 }
 
-// journal keeps the last events and writes each as a line.
-type journal struct {
+// eventLog keeps the last events and writes each as a line.
+type eventLog struct {
 	node string
 	out  io.Writer
 
@@ -217,7 +228,7 @@ type journal struct {
 // remembered is how many events status can show.
 const remembered = 200
 
-func (j *journal) tell(e fact.Event) {
+func (j *eventLog) tell(e fact.Event) {
 	e.Node = j.node
 	if e.Time.IsZero() {
 		e.Time = time.Now()
@@ -231,7 +242,7 @@ func (j *journal) tell(e fact.Event) {
 	fmt.Fprintf(j.out, "%s %-7s %s %s: %s\n", e.Time.Format("2006-01-02T15:04:05.000Z07:00"), e.Severity, e.Task, e.Kind, e.Words)
 }
 
-func (j *journal) last() []fact.Event {
+func (j *eventLog) last() []fact.Event {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return append([]fact.Event{}, j.ring...)

@@ -87,3 +87,6 @@ func nodeNames(p *plan.Plan) (names []string) {
 
 // leasesFile is where a node keeps its leases.
 func leasesFile(state string) string { return filepath.Join(state, "leases.db") }
+
+// journalFile is where leases are until they are in that file, a moment later.
+func journalFile(state string) string { return filepath.Join(state, "leases.journal") }

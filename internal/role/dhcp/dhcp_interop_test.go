@@ -20,7 +20,6 @@ import (
 	"github.com/hotstage/hotstage/internal/fact"
 	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/hotstage/hotstage/internal/plan"
-	"github.com/hotstage/hotstage/internal/store/sqlite"
 	"github.com/hotstage/hotstage/internal/testnet"
 	"github.com/hotstage/hotstage/internal/wire"
 )
@@ -192,12 +191,8 @@ func TestPerfdhcp(t *testing.T) {
 	testnet.Veth(t, node, "hall", []string{"10.1.0.2/16"}, client, "eth0", []string{"10.1.0.5/16"})
 	cfg := wideHall(time.Hour)
 	cfg.Relays = []netip.Addr{addr("10.1.0.5")}
-	book, err := sqlite.Open(filepath.Join(t.TempDir(), "leases.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer book.Close()
-	s := run(t, node, cfg, book)
+	s := run(t, node, cfg, journal{filepath.Join(t.TempDir(), "leases")})
+	var err error
 	var out string
 	for try := range 3 {
 		out, err = testnet.Output(client, perfdhcp, "-4", "-r", "1000", "-p", "4", "-W", "1000000", "-R", "1000000", "-b", fmt.Sprintf("mac=00:0c:%02x:00:00:00", try+1), "-l", "eth0", "10.1.0.2")
