@@ -19,6 +19,7 @@ var version = "unknown"
 type cli struct {
 	Check    checkVerb        `cmd:"" help:"Find every fault in a plan, with its line and a hint."`
 	Init     initVerb         `cmd:"" help:"Write a commented plan to start from."`
+	Import   importVerb       `cmd:"" help:"Move here from Kea: its configuration as a plan, its leases as ours."`
 	Show     showVerb         `cmd:"" help:"Show what a plan comes to: segments, nodes, budget, diagram; or the plan language's schema."`
 	Rehearse rehearseVerb     `cmd:"" help:"Build the whole venue on this machine, walk the attendees in, and judge."`
 	Run      runVerb          `cmd:"" help:"Run this node's roles until told to stop."`
