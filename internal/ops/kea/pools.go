@@ -172,7 +172,7 @@ func (c *config) poolless(n *subnet) {
 		a = a.Prev()
 	}
 	n.pool = plan.Range{From: a, To: a}
-	c.note(n.at, Changed, "no pool and no reservation: a plan's segment has at least one address to give, so segment %s gives %s; take the segment out of the trunk of gw1 if it shall give none", n.name, a)
+	c.note(n.at, Changed, "no pool and no reservation: a plan's segment has at least one address to give, so segment %s gives %s; reserve it in the plan for a machine of yours, and it gives none", n.name, a)
 }
 
 // globalReservation puts one of the server's reservations into the segment of its address.
