@@ -27,7 +27,7 @@ type importKeaVerb struct {
 	Output string   `short:"o" placeholder:"PLAN" help:"The plan to write; it must not exist. Without it the plan goes to standard output."`
 	Name   string   `help:"The event's name, which Kea does not know."`
 	People int      `help:"Attendees expected, 1 to 100000; without it as many as the pools are good for."`
-	Leases []string `placeholder:"FILE" help:"Kea's lease file, kea-leases4.csv; repeat it for those that the clean-up left beside it (.1, .2, .completed)."`
+	Leases []string `placeholder:"FILE" sep:"none" help:"Kea's lease file, kea-leases4.csv; repeat it for those that the clean-up left beside it (.1, .2, .completed)."`
 	State  string   `placeholder:"DIR" help:"The node's state directory, which gets the leases; without it they are only counted."`
 	Plan   string   `placeholder:"PLAN" help:"Carry the leases into this plan, made before and edited since; no plan is written."`
 }
@@ -167,7 +167,7 @@ func (v *importKeaVerb) readLeases(s *screen, p *plan.Plan) (c kea.Carried, err 
 	}
 	c = kea.Carry(rows, p, time.Now())
 	tellRows(s.errs, c.Outside, "in no segment of the plan: not carried")
-	tellRows(s.errs, c.Beside, "outside the pool of its segment: the device gets another address when it renews; widen pool: to keep it")
+	tellRows(s.errs, c.Beside, "outside the pool of its segment: the device keeps it until the lease ends, then gets another; widen pool: in the plan to keep it")
 	tellRows(s.errs, c.Doubled, "its client has a later lease in the segment: ended")
 	verb := "carried"
 	if v.State == "" {
@@ -178,9 +178,16 @@ func (v *importKeaVerb) readLeases(s *screen, p *plan.Plan) (c kea.Carried, err 
 	return c, nil
 }
 
-// tellRows names each lease and where it stands.
+// named is how many leases of a kind are named one by one; the summary counts them all.
+const named = 50
+
+// tellRows names the first leases and where they stand.
 func tellRows(w io.Writer, rows []kea.Row, words string) {
-	for _, r := range rows {
+	for i, r := range rows {
+		if i == named {
+			fmt.Fprintf(w, "and %d more such leases\n", len(rows)-named)
+			return
+		}
 		fmt.Fprintf(w, "%s: lease of %s: %s\n", r.At, r.Addr, words)
 	}
 }

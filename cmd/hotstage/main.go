@@ -70,7 +70,7 @@ func run(args []string, out, errs io.Writer) int {
 func whereHelp(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context.Selected() != nil {
-		return "hotstage " + wrong.Context.Selected().Name + " --help tells what it takes"
+		return wrong.Context.Selected().FullPath() + " --help tells what it takes"
 	}
 	return "hotstage --help lists the commands"
 }

@@ -79,6 +79,7 @@ type server struct {
 const keaConf = `{"Dhcp4": {
   "interfaces-config": {"interfaces": ["eth0"]},
   "lease-database": {"type": "memfile", "persist": true, "name": "%s/leases.csv", "lfc-interval": 0},
+  "sanity-checks": {"lease-checks": "fix"},
   "valid-lifetime": 3600,
   "subnet4": [{"id": 5, "subnet": "10.7.0.0/24", "user-context": {"name": "hall"}, "pools": [{"pool": "10.7.0.10 - 10.7.0.99"}],
     "option-data": [{"name": "routers", "data": "10.7.0.1"}],
@@ -202,16 +203,24 @@ func TestKeaMoveOverAndBack(t *testing.T) {
 		t.Fatalf("%v, %v: -want +got:\n%s\n%s", faults, c.Beside, d, csv)
 	}
 
+	for _, id := range []int{5, 99} { // Kea's own, and a guess that its sanity checks set right
+		t.Run(fmt.Sprintf("back with subnet id %d", id), func(t *testing.T) { goBack(t, c.Leases, id, had) })
+	}
+}
+
+// goBack gives the leases to a new Kea, which gives each device the address it had.
+func goBack(t *testing.T, all []fact.Lease, subnet int, had []netip.Addr) {
 	back := newServer(t)
 	var b bytes.Buffer
-	if err := WriteLeases(&b, c.Leases, func(fact.Lease) int { return 5 }); err != nil {
+	if err := WriteLeases(&b, all, func(fact.Lease) int { return subnet }); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(back.dir, "leases.csv"), b.String())
 	back.start(t)
 	// The last device asks first, so that a server that had forgotten would mix them up.
 	again := []netip.Addr{2: back.lease(t, 3, dhcpv4.WithOption(dhcpv4.OptClientIdentifier([]byte{255, 1, 2, 3})))}
-	again[1], again[0] = back.lease(t, 2), back.lease(t, 1, id)
+	again[1] = back.lease(t, 2)
+	again[0] = back.lease(t, 1, dhcpv4.WithOption(dhcpv4.OptClientIdentifier([]byte{1, 2, 0, 0, 0, 7, 1})))
 	if d := cmp.Diff(had, again, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		log, _ := os.ReadFile(filepath.Join(back.dir, "log"))
 		t.Errorf("addresses after going back (-before +after):\n%s\n%s\n%s", d, b.String(), log)

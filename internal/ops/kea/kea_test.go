@@ -178,6 +178,20 @@ func TestKeaPoolsAndGateways(t *testing.T) {
 	}
 }
 
+// Whatever the team calls a subnet becomes a name that a plan takes.
+func TestKeaNames(t *testing.T) {
+	for said, want := range map[string]string{
+		`"comment": "Hall A"`: "hall-a", `"comment": "251"`: "251", `"comment": "true"`: "true", `"comment": "0x1f"`: "0x1f", `"comment": "NULL"`: "null",
+		`"comment": "1e3"`: "1e3", `"comment": "会場"`: "subnet-7", `"comment": "a: b # c\n- {d"`: "subnet-7", `"user-context": {"name": "Server", "comment": "x"}`: "server",
+		`"comment": "gw1"`: "gw1", `"comment": "` + strings.Repeat("a", 41) + `"`: "subnet-7", `"comment": ["x"]`: "subnet-7", `"comment": "management"`: "management",
+	} {
+		s, _ := one(t, `{"Dhcp4": {"subnet4": [{"id": 7, "subnet": "10.0.0.0/24", "pools": [{"pool": "10.0.0.9-10.0.0.99"}],`+said+`}]}}`)
+		if s.Name != want {
+			t.Errorf("%s is %s, want %s", said, s.Name, want)
+		}
+	}
+}
+
 // More people than the pools are good for: the plan still checks, and a note says what to do.
 func TestKeaPeople(t *testing.T) {
 	text := []byte(`{"Dhcp4": {"subnet4": [{"id": 7, "subnet": "10.0.0.0/24", "pools": [{"pool": "10.0.0.10-10.0.0.209"}]}]}}`)
@@ -269,6 +283,28 @@ func TestKeaSubnets(t *testing.T) {
 	want := []Subnet{{p("10.20.0.0/22"), 0}, {p("10.20.4.0/22"), 0}, {p("10.30.0.0/24"), 30}, {p("10.40.0.0/24"), 40}, {p("10.50.0.0/30"), 50}}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
+// The document shows a note as the program prints it, and names what is carried.
+func TestKeaDocument(t *testing.T) {
+	text, err := os.ReadFile("../../../doc/kea.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	for _, n := range imported(t, "janog", Answers{}).Notes {
+		if strings.Contains(string(text), "\n"+strings.Replace(n.At.String(), "janog.conf", "kea-dhcp4.conf", 1)+": "+n.String()+"\n") {
+			shown++
+		}
+	}
+	if shown != 1 {
+		t.Errorf("%d of its notes are such as the program prints, want 1", shown)
+	}
+	for name := range codeOf {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("the option %s is not in the document", name)
+		}
 	}
 }
 

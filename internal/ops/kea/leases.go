@@ -46,6 +46,9 @@ const (
 	keaReleased
 )
 
+// stateNames are what a dump of a database has instead, before Kea 2.2.
+var stateNames = []string{"default", "declined", "expired-reclaimed", "released"}
+
 // columns are those of the file that Kea 2.2 writes; 2.4 adds pool_id.
 var columns = []string{"address", "hwaddr", "client_id", "valid_lifetime", "expire", "subnet_id", "fqdn_fwd", "fqdn_rev", "hostname", "state", "user_context"}
 
@@ -174,7 +177,10 @@ func readRow(line string, header map[string]int) (r Row, why string) {
 		return r, fmt.Sprintf("expire %q is not a time in seconds since 1970", get("expire"))
 	}
 	if s := get("state"); s != "" {
-		if r.State, err = strconv.Atoi(s); err != nil || r.State < keaBound || r.State > keaReleased {
+		if r.State = slices.Index(stateNames, s); r.State < 0 {
+			r.State, err = strconv.Atoi(s)
+		}
+		if err != nil || r.State < keaBound || r.State > keaReleased {
 			return r, fmt.Sprintf("state %q is not one that is known: 0, 1, 2 or 3", s)
 		}
 	}

@@ -56,6 +56,8 @@ func TestKeaLeases(t *testing.T) {
 		{"declined long ago", "10.0.0.10,,,86400,1699999999,1,0,0,,1,", "expired   "},
 		{"reclaimed", "10.0.0.10,02:00:00:00:00:01,,3600,1700001000,1,0,0,,2,", "expired mac:02:00:00:00:00:01 02:00:00:00:00:01 "},
 		{"released, of a newer Kea", "10.0.0.10,02:00:00:00:00:01,,3600,1700001000,1,0,0,,3,", "released mac:02:00:00:00:00:01 02:00:00:00:00:01 "},
+		{"reclaimed, of an old database's dump", "10.0.0.10,02:00:00:00:00:0A,01:AB,3600,1700001000,1,0,0,,expired-reclaimed,", "expired id:01ab 02:00:00:00:00:0a "},
+		{"bound, of an old database's dump", "10.0.0.10,02:00:00:00:00:0A,,3600,1700001000,1,0,0,,default,", "bound mac:02:00:00:00:00:0a 02:00:00:00:00:0a "},
 		{"a name with a domain and a comma", "10.0.0.10,02:00:00:00:00:01,,3600,1700001000,1,1,1,My&#x2cPhone.conf.example.,0,{ \"a\": 1&#x2c \"b\": 2 }", "bound mac:02:00:00:00:00:01 02:00:00:00:00:01 my-phone"},
 		{"an InfiniBand device", "10.0.0.10,80:00:00:48:fe:80:00:00,ff:00:01:02,3600,1700001000,1,0,0,,0,", "bound id:ff000102  "},
 	} {

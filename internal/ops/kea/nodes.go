@@ -94,6 +94,9 @@ func (c *config) share(a Answers) {
 	}
 	c.people = min(max(1, comfortable/2), mostPeople)
 	c.peopleWords = "as many as the pools are good for; Kea does not know it"
+	if len(rooms) == 0 {
+		c.peopleWords = "no segment is for attendees: put yours here"
+	}
 	if a.People == 0 {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,7 +62,7 @@ func (w *planWriter) segment(n *subnet) {
 	if n.remark != "" {
 		kea += ": " + n.remark
 	}
-	w.line("  %s:   # %s", n.name, kea)
+	w.line("  %s:   # %s", key(n.name), kea)
 	if n.class == plan.Attendee {
 		w.line("    class: attendee   # isolated; or server, management, staff: Kea does not know")
 	} else {
@@ -96,9 +97,21 @@ func (w *planWriter) segment(n *subnet) {
 		if h.remark != "" {
 			remark = "   # " + h.remark
 		}
-		w.line("      %s: {mac: %q, address: %s}%s", strconv.Quote(h.name), h.mac.String(), h.addr, remark)
+		w.line("      %s: {mac: %q, address: %s}%s", key(h.name), h.mac.String(), h.addr, remark)
 	}
 }
+
+// key is a name as YAML has it: in quotes where it could be read as something else than text.
+func key(name string) string {
+	plain := !strings.ContainsFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' })
+	if plain && name[0] >= 'a' && name[0] <= 'z' && !slices.Contains(yamlWords, name) {
+		return name
+	}
+	return strconv.Quote(name)
+}
+
+// yamlWords are those that some reader of YAML takes for no text.
+var yamlWords = []string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 func list(all []netip.Addr) string {
 	var parts []string
@@ -112,17 +125,17 @@ func (w *planWriter) node() {
 	uplink, ports := w.cfg.ports()
 	w.line("\n# One machine does everything; give a second one roles too, so that either may die. Set the\n# names of the interfaces to the machine's own.")
 	w.line("nodes:\n  gw1:\n    roles: [router, dhcp, resolver]\n    interfaces:")
-	w.line("      %s: {uplink: isp}", strconv.Quote(uplink))
+	w.line("      %s: {uplink: isp}", key(uplink))
 	for _, p := range ports {
 		if !p.trunk {
-			w.line("      %s: {segment: %s}", strconv.Quote(p.name), strconv.Quote(p.segments[0]))
+			w.line("      %s: {segment: %s}", key(p.name), key(p.segments[0]))
 			continue
 		}
 		var names []string
 		for _, s := range p.segments {
-			names = append(names, strconv.Quote(s))
+			names = append(names, key(s))
 		}
-		w.line("      %s: {trunk: [%s]}   # 802.1Q", strconv.Quote(p.name), strings.Join(names, ", "))
+		w.line("      %s: {trunk: [%s]}   # 802.1Q", key(p.name), strings.Join(names, ", "))
 	}
 }
 
