@@ -81,7 +81,7 @@ func (w *planWriter) segment(n *subnet) {
 		w.line("    domain: %s", strconv.Quote(n.domain))
 	}
 	if len(n.dns) > 0 {
-		w.line("    dns: [%s]   # leave it out, and Hotstage's own resolver answers", list(n.dns))
+		w.line("    dns: [%s]   # as in Kea; a rehearsal needs it left out, and then Hotstage's own resolver answers", list(n.dns))
 	}
 	if len(n.ntp) > 0 {
 		w.line("    ntp: [%s]", list(n.ntp))
