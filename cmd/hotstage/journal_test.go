@@ -4,8 +4,6 @@ import (
 	"testing"
 
 	"github.com/hotstage/hotstage/internal/store"
-	"github.com/hotstage/hotstage/internal/store/journal"
-	"github.com/hotstage/hotstage/internal/store/sqlite"
 )
 
 // TestJournalConforms: a node's leases, the journal before the file, are a store like any other.
@@ -15,11 +13,7 @@ func TestJournalConforms(t *testing.T) {
 		if dirs[t.Name()] == "" {
 			dirs[t.Name()] = t.TempDir()
 		}
-		file, err := sqlite.Open(leasesFile(dirs[t.Name()]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		book, err := journal.Open(journalFile(dirs[t.Name()]), file)
+		book, err := openLeases(dirs[t.Name()])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ var version = "unknown"
 type cli struct {
 	Check    checkVerb        `cmd:"" help:"Find every fault in a plan, with its line and a hint."`
 	Init     initVerb         `cmd:"" help:"Write a commented plan to start from."`
+	Import   importVerb       `cmd:"" help:"Move here from Kea: its configuration as a plan, its leases as ours."`
 	Show     showVerb         `cmd:"" help:"Show what a plan comes to: segments, nodes, budget, diagram; or the plan language's schema."`
 	Rehearse rehearseVerb     `cmd:"" help:"Build the whole venue on this machine, walk the attendees in, and judge."`
 	Run      runVerb          `cmd:"" help:"Run this node's roles until told to stop."`
@@ -69,7 +70,7 @@ func run(args []string, out, errs io.Writer) int {
 func whereHelp(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context.Selected() != nil {
-		return "hotstage " + wrong.Context.Selected().Name + " --help tells what it takes"
+		return wrong.Context.Selected().FullPath() + " --help tells what it takes"
 	}
 	return "hotstage --help lists the commands"
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/hotstage/hotstage/internal/role/segment"
 	"github.com/hotstage/hotstage/internal/role/uplink"
 	"github.com/hotstage/hotstage/internal/store/journal"
-	"github.com/hotstage/hotstage/internal/store/sqlite"
 	"github.com/hotstage/hotstage/internal/task"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -119,13 +118,9 @@ func hasPool(n *plan.Node) bool {
 
 // startDHCP opens the leases for one run of the server: a disk that fails is opened anew.
 func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics) (task.Task, error) {
-	file, err := sqlite.Open(leasesFile(n.state))
+	book, err := openLeases(n.state)
 	if err != nil {
 		return nil, err
-	}
-	book, err := journal.Open(journalFile(n.state), file)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
 	}
 	s := dhcp.New(cfg, book, dhcp.SystemClock(), m, n.events.tell)
 	n.dhcp.Store(s)

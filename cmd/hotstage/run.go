@@ -15,6 +15,8 @@ import (
 
 	"github.com/hotstage/hotstage/internal/control"
 	"github.com/hotstage/hotstage/internal/plan"
+	"github.com/hotstage/hotstage/internal/store/journal"
+	"github.com/hotstage/hotstage/internal/store/sqlite"
 )
 
 type runVerb struct {
@@ -90,3 +92,17 @@ func leasesFile(state string) string { return filepath.Join(state, "leases.db") 
 
 // journalFile is where leases are until they are in that file, a moment later.
 func journalFile(state string) string { return filepath.Join(state, "leases.journal") }
+
+// openLeases opens a state directory's leases: the journal before the file. The caller closes
+// the store, which closes both.
+func openLeases(state string) (*journal.Store, error) {
+	file, err := sqlite.Open(leasesFile(state))
+	if err != nil {
+		return nil, err
+	}
+	book, err := journal.Open(journalFile(state), file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return book, nil
+}

@@ -153,20 +153,21 @@ func printStatus(out io.Writer, st status, rows []line, events int) error {
 type leasesVerb struct {
 	Find   []string `arg:"" optional:"" help:"Show only leases with this address, MAC, name or segment."`
 	State  string   `default:"/var/lib/hotstage" type:"path" help:"The node's state directory."`
-	Output string   `short:"o" enum:"text,json,csv" default:"text" help:"text, json or csv."`
+	Output string   `short:"o" aliases:"format" enum:"text,json,csv,kea" default:"text" help:"text, json, csv, or kea for a lease file of Kea's."`
+	Kea    string   `placeholder:"FILE" help:"With -o kea: Kea's configuration, for the ids of its subnets."`
 }
 
 // Help is shown by hotstage leases --help.
 func (*leasesVerb) Help() string {
-	return "Examples: hotstage leases; hotstage leases 10.53.0.80; hotstage leases hall-conf -o csv"
+	return "Examples: hotstage leases; hotstage leases 10.53.0.80; hotstage leases hall-conf -o csv; hotstage leases -o kea --kea kea-dhcp4.conf > kea-leases4.csv"
 }
 
 // Run lists the leases of the node on this machine by address.
 func (v *leasesVerb) Run(s *screen) error {
 	ctx, stop := context.WithTimeout(context.Background(), askTimeout)
 	defer stop()
-	var all []fact.Lease
-	if err := fetch(ctx, v.State, "leases", &all); err != nil {
+	all, err := v.known(ctx, s)
+	if err != nil {
 		return fmt.Errorf("leases: %w", err)
 	}
 	all = slices.DeleteFunc(all, func(l fact.Lease) bool { return !v.wanted(l) })
@@ -174,6 +175,8 @@ func (v *leasesVerb) Run(s *screen) error {
 	switch v.Output {
 	case "json":
 		return encode(s.out, all)
+	case "kea":
+		return v.writeKea(s, all)
 	case "csv":
 		w := csv.NewWriter(s.out)
 		w.Write([]string{"address", "mac", "segment", "state", "expires", "hostname", "client"})

@@ -31,25 +31,35 @@ type Server struct {
 	ready    chan struct{}
 }
 
+// Hold takes the lock of the state directory, so that no node begins with it, or returns
+// ErrRunning when one has it; release gives it back.
+func Hold(state string) (release func() error, err error) {
+	lock, err := os.OpenFile(filepath.Join(state, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the state directory's lock: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("state directory %s: %w", state, ErrRunning)
+		}
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	return lock.Close, nil
+}
+
 // Listen takes the socket of the state directory, or returns ErrRunning when another process
 // answers on it. A socket left behind by a killed process is taken over. The state
 // directory's lock file decides, so two that start at once cannot both win; release gives
 // it back.
 func Listen(state string, handler http.Handler) (s *Server, release func() error, err error) {
-	lock, err := os.OpenFile(filepath.Join(state, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	release, err = Hold(state)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the state directory's lock: %w", err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, nil, fmt.Errorf("state directory %s: %w", state, ErrRunning)
-		}
-		return nil, nil, fmt.Errorf("lock the state directory: %w", err)
+		return nil, nil, err
 	}
 	path := Socket(state)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		lock.Close()
+		release()
 		return nil, nil, fmt.Errorf("remove the old control socket: %w", err)
 	}
 	l, err := net.Listen("unix", path)
@@ -57,10 +67,10 @@ func Listen(state string, handler http.Handler) (s *Server, release func() error
 		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
-		lock.Close()
+		release()
 		return nil, nil, fmt.Errorf("listen on the control socket: %w", err)
 	}
-	return &Server{l, handler, make(chan struct{})}, lock.Close, nil
+	return &Server{l, handler, make(chan struct{})}, release, nil
 }
 
 func (s *Server) String() string { return "control" }

@@ -199,7 +199,7 @@ func TestOldRecordsStayOld(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	next := 0
 	var last []fact.Lease
-	for range 200 {
+	for range 50 {
 		m := &memory{}
 		s, err := Open(path, m)
 		if err != nil {
@@ -348,7 +348,7 @@ func child(dir string) error {
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	acked := -1
-	for range 25 {
+	for range 12 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "HOTSTAGE_CHILD="+dir)
 		out, err := cmd.StdoutPipe()
@@ -387,7 +387,7 @@ func TestKill(t *testing.T) {
 		}
 		acked = len(got) - 1
 	}
-	t.Logf("%d leases in 25 lives", acked+1)
+	t.Logf("%d leases in 12 lives", acked+1)
 }
 
 func FuzzRecord(f *testing.F) {
