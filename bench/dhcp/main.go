@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hotstage/hotstage/internal/kernel"
@@ -36,6 +37,9 @@ func main() {
 	hotstage := flag.String("hotstage", "bin/hotstage", "our program")
 	trials := flag.Int("trials", 3, "how often each is measured")
 	flag.Parse()
+	if code, again := first(); again {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	dir, err := os.MkdirTemp("", "bench-dhcp")
@@ -53,6 +57,23 @@ func main() {
 		os.RemoveAll(dir)
 		os.Exit(1)
 	}
+}
+
+// first runs the program once more in a session of its own whose autogroup comes before the
+// rest of the machine (sched(7)), so that other work on it takes little from servers and load.
+func first() (code int, again bool) {
+	if os.Getenv("BENCH_SESSION") != "" {
+		_ = os.WriteFile("/proc/self/autogroup", []byte("-20"), 0) // not every kernel has it
+		return 0, false
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), "BENCH_SESSION=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		log.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), true
 }
 
 type bench struct {
