@@ -125,6 +125,7 @@ type rawReservation struct {
 	at   *value
 	name string
 	mac  net.HardwareAddr
+	id   []byte
 	addr netip.Addr
 }
 
@@ -370,7 +371,9 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 		"reservations": func(v *value) {
 			r.each(v, "a reservation", func(n string, e entry) {
 				res := rawReservation{at: e.val, name: n}
-				r.fields(e.val, map[string]func(*value){"mac": r.mac(&res.mac), "address": r.address(&res.addr, "IPv4")})
+				r.fields(e.val, map[string]func(*value){
+					"mac": r.mac(&res.mac), "client_id": r.clientID(&res.id), "address": r.address(&res.addr, "IPv4"),
+				})
 				s.reservations = append(s.reservations, res)
 			})
 		},

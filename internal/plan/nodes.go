@@ -303,10 +303,14 @@ func (s *draft) freeHost(name string, taken map[netip.Addr]string) netip.Addr {
 
 func (d *deriver) reserve(s *draft, res rawReservation, given map[string]netip.Addr, taken map[netip.Addr]string) {
 	switch {
-	case res.mac == nil && res.at.has("mac") || !res.addr.IsValid() && res.at.has("address"):
+	case res.mac == nil && res.at.has("mac") || res.id == nil && res.at.has("client_id") || !res.addr.IsValid() && res.at.has("address"):
 		return // told already
-	case res.mac == nil:
-		d.at(res.at, "reservation "+res.name+" has no mac", "mac: 02:00:5e:10:00:01", "")
+	case res.mac == nil && res.id == nil:
+		d.at(res.at, "reservation "+res.name+" has no mac and no client_id", "exactly one of mac: 02:00:5e:10:00:01 and client_id: 01:02:00:5e:10:00:01", "")
+		return
+	case res.mac != nil && res.id != nil:
+		d.at(res.at.field("client_id"), "reservation "+res.name+" has both a mac and a client_id", "exactly one of them",
+			"mac, whatever system runs on the device; client_id, whatever network card it uses")
 		return
 	case !res.addr.IsValid():
 		d.at(res.at, "reservation "+res.name+" has no address", fmt.Sprintf("address: a host of %s", s.IPv4), "")
@@ -319,13 +323,17 @@ func (d *deriver) reserve(s *draft, res rawReservation, given map[string]netip.A
 		return
 	}
 	for _, o := range s.Reservations {
-		if o.MAC.String() == res.mac.String() {
+		switch {
+		case res.mac != nil && slices.Equal(o.MAC, res.mac):
 			d.at(res.at.field("mac"), fmt.Sprintf("reservations %s and %s are for one MAC", o.Name, res.name), "one a device", "")
+			return
+		case res.id != nil && slices.Equal(o.ClientID, res.id):
+			d.at(res.at.field("client_id"), fmt.Sprintf("reservations %s and %s are for one client_id", o.Name, res.name), "one a device", "")
 			return
 		}
 	}
 	taken[res.addr] = res.name
-	s.Reservations = append(s.Reservations, Reservation{res.name, res.mac, res.addr})
+	s.Reservations = append(s.Reservations, res.reservation())
 }
 
 func (d *deriver) place(s *draft, a *Attachment, addr netip.Addr) {

@@ -190,11 +190,21 @@ func u32(a netip.Addr) uint32 {
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
-// Reservation gives one device always the same address.
+// Reservation gives one device always the same address. The device is known by exactly one
+// of MAC and ClientID.
 type Reservation struct {
-	Name string // becomes <name>.<domain>
-	MAC  net.HardwareAddr
-	Addr netip.Addr
+	Name     string // becomes <name>.<domain>
+	MAC      net.HardwareAddr
+	ClientID []byte // DHCP's option 61 as it goes on the wire, 2 to 255 bytes
+	Addr     netip.Addr
+}
+
+// Device is how the reservation knows its device, for people.
+func (r Reservation) Device() string {
+	if len(r.ClientID) > 0 {
+		return "client_id " + clientIDWords(r.ClientID)
+	}
+	return r.MAC.String()
 }
 
 // Role is a service that a node gives.

@@ -104,8 +104,9 @@ func segmentSchema() object {
 		"ntp":     listOf("Time servers, up to 3.", text("An IPv4 address.", "10.53.0.1")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{
-			"mac":     pattern("Its MAC address.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
-			"address": text("Its IPv4 address, in the segment.", "10.9.0.70"),
+			"mac":       pattern("Its MAC address; or client_id.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
+			"client_id": pattern("Its DHCP client identifier (option 61), hexadecimal with colons or text:NAME; or mac.", `^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})+|text:.+)$`, "01:02:00:5e:10:00:01", "text:lobby-screen"),
+			"address":   text("Its IPv4 address, in the segment.", "10.9.0.70"),
 		})),
 	}
 }

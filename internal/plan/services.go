@@ -142,7 +142,7 @@ func (d *deriver) names() {
 	}
 	for _, s := range d.drafts {
 		for _, r := range s.raw.reservations {
-			name, whose := r.name+"."+domain, "reservation "+r.name+" of "+r.mac.String()
+			name, whose := r.name+"."+domain, "reservation "+r.name+" of "+r.reservation().Device()
 			// One device may have a reservation in each segment it visits.
 			if o := owner[name]; o != "" && o != whose {
 				d.at(r.at, fmt.Sprintf("reservation %s: %s is already the name of %s", r.name, name, o), "a name of its own", "")

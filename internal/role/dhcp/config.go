@@ -59,8 +59,9 @@ func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment
 		return seg, fmt.Errorf("the pool %v to %v is not in %v", a.Pool.From, a.Pool.To, s.IPv4)
 	}
 	for _, r := range s.Reservations {
-		if len(r.MAC) != 6 || !seg.Prefix.Contains(r.Addr) {
-			return seg, fmt.Errorf("reservation %s: %v for %v; an Ethernet address and an address in %v are needed", r.Name, r.Addr, r.MAC, s.IPv4)
+		byMAC, byID := len(r.MAC) == 6 && r.ClientID == nil, r.MAC == nil && len(r.ClientID) >= 2 && len(r.ClientID) <= 255
+		if !byMAC && !byID || !seg.Prefix.Contains(r.Addr) {
+			return seg, fmt.Errorf("reservation %s: %v for %s; an Ethernet address or a client identifier, and an address in %v are needed", r.Name, r.Addr, r.Device(), s.IPv4)
 		}
 	}
 	seg.Never = never(p, s, a.Pool)

@@ -110,8 +110,9 @@ func newSegment(cfg Segment, boot string, n *names) (*segment, error) {
 
 // clientKey is the client's identity within the segment: the client identifier (RFC 2131
 // section 4.2, RFC 4361) after an 'i', or its hardware address after an 'm'. A reservation
-// belongs to the hardware address, whatever system is booted on it. The bytes are valid
-// until the next call.
+// by MAC belongs to the hardware address, whatever system is booted on it and whatever
+// identifier that sends; one by client identifier to whoever sends that identifier from a
+// hardware address without a reservation. The bytes are valid until the next call.
 func (g *segment) clientKey(m *wire.DHCP) []byte {
 	if id := m.ClientID; len(id) >= 2 && len(id) <= 255 && g.pool.byMAC[m.CHAddr] == nil {
 		g.key[0] = 'i'
@@ -166,7 +167,7 @@ func (g *segment) discover(at moment, m *wire.DHCP, key []byte, canGrant bool, a
 		a.why = storeDown
 		return
 	}
-	b := g.pool.choose(key, m.CHAddr, m.Requested)
+	b := g.pool.choose(key, m.Requested)
 	if b == nil {
 		a.why = full
 		return
@@ -219,7 +220,7 @@ func (g *segment) selecting(at moment, m *wire.DHCP, key []byte, canGrant bool, 
 	}
 	// A restart of ours forgets offers, so a free address is granted without one.
 	b := g.pool.at(m.Requested)
-	if b == nil || !g.mayHave(b, m, key) {
+	if b == nil || !g.mayHave(b, key) {
 		g.nak(m, a, "the offered address is not free any more")
 		return
 	}
@@ -237,7 +238,7 @@ func (g *segment) reboot(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 		a.why = notForUs
 		return
 	}
-	own, mine := g.pool.clients[string(key)], g.pool.reserved(m.CHAddr, key)
+	own, mine := g.pool.clients[string(key)], g.pool.reserved(key)
 	switch {
 	case mine == b:
 		g.grant(at, m, key, b, canGrant, a)
@@ -245,7 +246,7 @@ func (g *segment) reboot(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 		g.nak(m, a, "another address is reserved for this device")
 	case own == nil: // "the DHCP server MUST remain silent"
 		a.why = unknown
-	case own == b && g.mayHave(b, m, key):
+	case own == b && g.mayHave(b, key):
 		g.grant(at, m, key, b, canGrant, a)
 	default:
 		g.nak(m, a, "that address is not this client's any more")
@@ -264,7 +265,7 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 	switch {
 	case b == nil:
 		a.why = notForUs
-	case !g.mayHave(b, m, key):
+	case !g.mayHave(b, key):
 		g.nak(m, a, "that address is not this client's any more")
 	default:
 		g.grant(at, m, key, b, canGrant, a)
@@ -273,8 +274,8 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 
 // mayHave says whether granting the address to the client takes it from nobody and leaves
 // the client with one live lease.
-func (g *segment) mayHave(b *binding, m *wire.DHCP, key []byte) bool {
-	if own := g.pool.reserved(m.CHAddr, key); own != nil || b.owner {
+func (g *segment) mayHave(b *binding, key []byte) bool {
+	if own := g.pool.reserved(key); own != nil || b.owner {
 		return own == b
 	}
 	// A live lease of an address that the plan has since reserved for another device is
@@ -395,7 +396,7 @@ func (g *segment) write(m *wire.DHCP, a *answer, r wire.DHCPReply) {
 	if r.Lease != 0 {
 		r.Renew, r.Rebind = renewal(r.Lease, m.XID)
 	}
-	if b := g.pool.byMAC[m.CHAddr]; b != nil {
+	if b := g.pool.owners[string(g.clientKey(m))]; b != nil {
 		r.Hostname = b.title
 	}
 	a.reply = r.Type

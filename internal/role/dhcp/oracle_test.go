@@ -58,7 +58,7 @@ type pending struct {
 
 const (
 	worldClients  = 60
-	worldReserved = 3 // clients 0 to 2
+	worldReserved = 4 // clients 0 to 2 by hardware address, client 3 by identifier
 )
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -70,19 +70,27 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// cfg has 41 dynamic addresses for 60 clients.
+// cfg has 40 dynamic addresses for 60 clients.
 func (w *world) cfg() Segment {
 	c := hall()
 	c.Pool = plan.Range{From: addr("10.1.0.10"), To: addr("10.1.0.53")}
 	c.Never = []netip.Addr{addr("10.1.0.30")}
 	c.Reservations = []plan.Reservation{
 		{Name: "printer", MAC: mac(0), Addr: addr("10.1.0.12")}, {Name: "desk", MAC: mac(1), Addr: addr("10.1.0.20")},
-		{Name: "camera", MAC: mac(2), Addr: addr("10.1.0.200")},
+		{Name: "camera", MAC: mac(2), Addr: addr("10.1.0.200")}, {Name: "screen", ClientID: []byte("client-3"), Addr: addr("10.1.0.25")},
 	}
 	return c
 }
 
 func (w *world) now() time.Duration { return w.began + w.d.clock.boot }
+
+// mac is the client's hardware address; client 3 has two network cards.
+func (w *world) mac(c int) net.HardwareAddr {
+	if c == 3 && w.r.IntN(2) == 0 {
+		return mac(900_003)
+	}
+	return mac(c)
+}
 
 // mods gives every third client an identifier.
 func (w *world) mods(c int, more ...dhcpv4.Modifier) []dhcpv4.Modifier {
@@ -140,7 +148,7 @@ func (w *world) discover() {
 		w.d.g.pool.expire(read(w.d.clock), 1<<20, w.d.g.ended)
 	}
 	others := w.standing()
-	a := w.hear(c, message(w.t, mac(c), discover, w.mods(c, more...)...), true)
+	a := w.hear(c, message(w.t, w.mac(c), discover, w.mods(c, more...)...), true)
 	if len(a.frame) == 0 {
 		if free := w.free(c); a.why != full || swept && len(free) > 0 {
 			w.t.Fatalf("client %d is not offered anything (%s), but %v are free", c, silenceWords[a.why], free)
@@ -236,7 +244,7 @@ func (w *world) free(c int) (all []netip.Addr) {
 	if c < worldReserved {
 		return nil
 	}
-	taken := map[netip.Addr]bool{addr("10.1.0.12"): true, addr("10.1.0.20"): true, addr("10.1.0.30"): true}
+	taken := map[netip.Addr]bool{addr("10.1.0.12"): true, addr("10.1.0.20"): true, addr("10.1.0.25"): true, addr("10.1.0.30"): true}
 	for _, p := range w.pending {
 		taken[p.a.grant.addr] = true
 	}
@@ -267,20 +275,20 @@ func (w *world) request() {
 	}
 	switch w.r.IntN(6) {
 	case 0:
-		w.hear(c, message(w.t, mac(c), request, w.mods(c, wants(asked.String()))...), true)
+		w.hear(c, message(w.t, w.mac(c), request, w.mods(c, wants(asked.String()))...), true)
 	case 1:
 		if b, ok := w.has[c]; ok && b.ends > w.now() {
-			w.hear(c, message(w.t, mac(c), request, w.mods(c, from(b.addr.String()))...), w.r.IntN(2) == 0)
+			w.hear(c, message(w.t, w.mac(c), request, w.mods(c, from(b.addr.String()))...), w.r.IntN(2) == 0)
 		}
 	case 2:
-		w.hear(c, message(w.t, mac(c), request, w.mods(c, from(asked.String()))...), true)
+		w.hear(c, message(w.t, w.mac(c), request, w.mods(c, from(asked.String()))...), true)
 	default:
 		got, ok := w.offer[c]
 		if !ok || w.r.IntN(10) == 0 {
 			got = w.any()
 		}
 		server := server([]string{"10.1.0.2", "10.1.0.3"}[btoi(w.r.IntN(8) == 0)])
-		a := w.hear(c, message(w.t, mac(c), request, w.mods(c, wants(got.String()), server)...), true)
+		a := w.hear(c, message(w.t, w.mac(c), request, w.mods(c, wants(got.String()), server)...), true)
 		if a.why == notForUs {
 			w.promisedNothing(c)
 		}
@@ -295,13 +303,13 @@ func (w *world) giveBack() {
 		a = w.any()
 	}
 	if w.r.IntN(3) > 0 {
-		w.hear(c, message(w.t, mac(c), release, w.mods(c, from(a.String()), server("10.1.0.2"))...), false)
+		w.hear(c, message(w.t, w.mac(c), release, w.mods(c, from(a.String()), server("10.1.0.2"))...), false)
 		if a == b.addr {
 			delete(w.has, c)
 		}
 		return
 	}
-	found := w.hear(c, message(w.t, mac(c), decline, w.mods(c, wants(a.String()), server("10.1.0.2"))...), true).found
+	found := w.hear(c, message(w.t, w.mac(c), decline, w.mods(c, wants(a.String()), server("10.1.0.2"))...), true).found
 	if found.IsValid() {
 		w.n["declined"]++
 		w.asleep[found] = true
@@ -373,6 +381,11 @@ func (w *world) crash() {
 	}
 	w.n["restart"]++
 	w.d.restart(w.cfg())
+	for _, b := range w.d.g.pool.slots { // a rest begins anew with the boot
+		if b != nil && b.state == declined {
+			w.asleep[b.addr] = true
+		}
+	}
 	for c, b := range w.has {
 		if b.ends <= w.now() {
 			continue
@@ -386,7 +399,7 @@ func (w *world) crash() {
 
 func (w *world) key(c int) string {
 	m := net.HardwareAddr(mac(c))
-	if c%3 == 0 && c >= worldReserved {
+	if c%3 == 0 && c != 0 { // the reservation of client 0 is by its hardware address
 		return "i" + fmt.Sprintf("client-%d", c)
 	}
 	return "m" + string(m)

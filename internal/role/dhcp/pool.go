@@ -53,7 +53,7 @@ type binding struct {
 	// durable is what the store says while a grant is on its way there; nil when record is it.
 	durable *record
 	gen     uint32 // counts changes, so that a commit knows whether it is still the last word
-	owner   bool   // reserved for a MAC address: never in a list
+	owner   bool   // reserved for one client: never in a list
 	title   []byte // the reservation's name
 	dirty   bool   // its end is not in the store yet
 	name    string // FQDN that the lease has in names
@@ -73,7 +73,8 @@ type pool struct {
 	first   uint32
 	slots   []*binding // by address - first; nil: never given (a gateway, a server)
 	outside map[netip.Addr]*binding
-	byMAC   map[[6]byte]*binding // reservations
+	owners  map[string]*binding  // reservations, by client key
+	byMAC   map[[6]byte]*binding // those of hardware addresses again
 	clients map[string]*binding  // the last address of each client, live or not
 	offered map[string]*binding
 
@@ -85,7 +86,7 @@ type pool struct {
 
 func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) *pool {
 	p := &pool{
-		outside: map[netip.Addr]*binding{}, byMAC: map[[6]byte]*binding{},
+		outside: map[netip.Addr]*binding{}, owners: map[string]*binding{}, byMAC: map[[6]byte]*binding{},
 		clients: map[string]*binding{}, offered: map[string]*binding{},
 	}
 	if r.IsValid() {
@@ -109,6 +110,11 @@ func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) 
 			p.outside[res.Addr] = b
 		}
 		b.owner, b.title = true, []byte(res.Name)
+		if len(res.ClientID) > 0 {
+			p.owners["i"+string(res.ClientID)] = b
+			continue
+		}
+		p.owners["m"+string(res.MAC)] = b
 		p.byMAC[[6]byte(res.MAC)] = b
 	}
 	for _, b := range p.slots {
@@ -145,7 +151,7 @@ func (p *pool) size() int { return p.fresh.n + p.past.n + p.offers.n + p.resting
 // leased is how many of them are bound.
 func (p *pool) leased() int {
 	n := len(p.live)
-	for _, b := range p.byMAC {
+	for _, b := range p.owners {
 		if b.state == bound {
 			n--
 		}
@@ -153,10 +159,10 @@ func (p *pool) leased() int {
 	return n
 }
 
-// reserved is the address that is kept for the device, or nil: there is none, or somebody
+// reserved is the address that is kept for the client, or nil: there is none, or somebody
 // else still has a lease of it from before the plan reserved it.
-func (p *pool) reserved(mac [6]byte, client []byte) *binding {
-	b := p.byMAC[mac]
+func (p *pool) reserved(client []byte) *binding {
+	b := p.owners[string(client)]
 	if b == nil || b.state == bound && b.client != string(client) {
 		return nil
 	}
@@ -332,8 +338,8 @@ func (p *pool) expire(at moment, work int, f func(*binding)) {
 // the address it was offered or has; the one it had; the one it asks for; one that nobody
 // had; the one whose lease ended the longest ago (RFC 2131 section 4.3.1, which also lets
 // us refuse the wish of a client for an address that another one may come back to).
-func (p *pool) choose(client []byte, mac [6]byte, wish netip.Addr) *binding {
-	if b := p.reserved(mac, client); b != nil {
+func (p *pool) choose(client []byte, wish netip.Addr) *binding {
+	if b := p.reserved(client); b != nil {
 		return b
 	}
 	if b := p.offered[string(client)]; b != nil {
