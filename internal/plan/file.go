@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -99,6 +100,7 @@ type rawSegment struct {
 	ntp          []netip.Addr
 	devices      int
 	reservations []rawReservation
+	options      rawOptions
 }
 
 // of is the place of a key: in each, else in the group.
@@ -348,7 +350,7 @@ func (r *reader) group(name string, v *value) rawGroup {
 }
 
 func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
-	return map[string]func(*value){
+	known := map[string]func(*value){
 		"class":   r.oneOf(&s.class, string(Attendee), string(Server), string(Management), string(Staff)),
 		"site":    r.str(&s.site),
 		"isolate": func(v *value) { s.isolateSet = true; r.boolean(&s.isolate)(v) },
@@ -378,6 +380,8 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 			})
 		},
 	}
+	maps.Copy(known, r.optionKeys(&s.options))
+	return known
 }
 
 func (r *reader) anyAddress(v *value, dst *[]netip.Addr) {

@@ -43,7 +43,11 @@ const (
 	DHCPOptRenewalTime          = 58  // RFC 2132 section 9.11
 	DHCPOptRebindingTime        = 59  // RFC 2132 section 9.12
 	DHCPOptClientID             = 61  // RFC 2132 section 9.14
+	DHCPOptIPv6Only             = 108 // RFC 8925 section 3.1
+	DHCPOptCaptivePortal        = 114 // RFC 8910 section 2.1
 	DHCPOptDomainSearch         = 119 // RFC 3397
+	DHCPOptRoutes               = 121 // RFC 3442
+	DHCPOptEncryptedDNS         = 162 // RFC 9463 section 5.1
 	DHCPOptEnd                  = 255 // RFC 2132 section 3.2
 	dhcpFixed                   = 236 // bytes before the options, RFC 2131 section 2
 	dhcpMagic            uint32 = 0x63825363

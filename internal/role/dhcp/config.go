@@ -3,7 +3,6 @@ package dhcp
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/hotstage/hotstage/internal/plan"
 	"github.com/hotstage/hotstage/internal/wire"
@@ -65,7 +64,7 @@ func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment
 		}
 	}
 	seg.Never = never(p, s, a.Pool)
-	seg.Options = options(s)
+	seg.Options, seg.IPv6Only = options(s), s.IPv6Only > 0
 	if _, err := wire.NewDHCPTemplate(seg.Options); err != nil {
 		return seg, err
 	}
@@ -89,47 +88,4 @@ func never(p *plan.Plan, s *plan.Segment, pool plan.Range) []netip.Addr {
 		}
 	}
 	return all
-}
-
-// options are what the segment's clients may have, in the order of their importance.
-func options(s *plan.Segment) []wire.DHCPOption {
-	bits := ^uint32(0) << (32 - s.IPv4.Bits())
-	opts := []wire.DHCPOption{{
-		Code: wire.DHCPOptSubnetMask, Data: []byte{byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)},
-	}}
-	add := func(code byte, data []byte) {
-		if len(data) > 0 {
-			opts = append(opts, wire.DHCPOption{Code: code, Data: data})
-		}
-	}
-	if s.Gateway4.Is4() {
-		add(wire.DHCPOptRouter, addresses(s.Gateway4))
-	}
-	add(wire.DHCPOptDNS, addresses(s.DNS4...))
-	add(wire.DHCPOptDomain, []byte(s.Domain))
-	add(wire.DHCPOptNTP, addresses(s.NTP4...))
-	add(wire.DHCPOptBroadcast, addresses(plan.LastAddr(s.IPv4)))
-	add(wire.DHCPOptDomainSearch, searchList(s.Domain))
-	return opts
-}
-
-func addresses(as ...netip.Addr) []byte {
-	var b []byte
-	for _, a := range as {
-		v := a.As4()
-		b = append(b, v[:]...)
-	}
-	return b
-}
-
-// searchList encodes a domain as RFC 3397 section 2 wants it: DNS labels.
-func searchList(domain string) []byte {
-	var b []byte
-	for l := range strings.SplitSeq(strings.TrimSuffix(domain, "."), ".") {
-		if l == "" || len(l) > 63 {
-			return nil
-		}
-		b = append(append(b, byte(len(l))), l...)
-	}
-	return append(b, 0)
 }

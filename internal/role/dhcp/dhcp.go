@@ -46,6 +46,7 @@ type Segment struct {
 	Domain       string // of the clients' names
 	Reservations []plan.Reservation
 	Options      []wire.DHCPOption // for every client that asks, and in this order for one that names none
+	IPv6Only     bool              // Options has 108: clients that can shall do without IPv4
 }
 
 // Server serves DHCPv4 on all segments of a node. It is a task.Task and a task.Reporter.

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"net/netip"
 	"sync"
 	"time"
@@ -167,13 +168,19 @@ func (g *segment) discover(at moment, m *wire.DHCP, key []byte, canGrant bool, a
 		a.why = storeDown
 		return
 	}
-	b := g.pool.choose(key, m.Requested)
-	if b == nil {
+	b, forgoes := g.pool.choose(key, m.Requested), g.cfg.IPv6Only && bytes.IndexByte(m.Parameters, wire.DHCPOptIPv6Only) >= 0
+	switch {
+	case b == nil && forgoes:
+		// RFC 8925 section 3.3: it needs no address to be told to do without. The others get
+		// one with it: clients exist that take an offer of 0.0.0.0 for none.
+		g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: netip.IPv4Unspecified()})
+		return
+	case b == nil:
 		a.why = full
 		return
-	}
-	if b.state != bound && !b.owner {
+	case b.state != bound && !b.owner:
 		g.pool.offer(b, key, at.boot+offerFor)
+		b.forgoes = forgoes
 	}
 	g.made++
 	g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: b.addr, Lease: seconds(g.cfg.Lease)})
@@ -212,8 +219,7 @@ func (g *segment) selecting(at moment, m *wire.DHCP, key []byte, canGrant bool, 
 	if m.ServerID != g.cfg.Server {
 		// "implicitly declining" our offer: section 3.1, item 3.
 		if b := g.pool.offered[string(key)]; b != nil {
-			g.pool.lapse(b)
-			g.pool.lapsed-- // it was heard, and that is what lapsed counts against
+			g.pool.heed(b)
 		}
 		a.why = notForUs
 		return
@@ -403,7 +409,7 @@ func (g *segment) write(m *wire.DHCP, a *answer, r wire.DHCPReply) {
 	switch {
 	case m.CIAddr.Is4() && !m.CIAddr.IsUnspecified():
 		a.way, a.dst = toAddress, m.CIAddr
-	case m.Broadcast:
+	case m.Broadcast || r.YIAddr.IsUnspecified():
 		a.way, a.dst = toAll, broadcast4
 	default:
 		a.way, a.dst = toHardware, r.YIAddr

@@ -531,6 +531,7 @@ func BenchmarkExchange(b *testing.B) {
 		}
 	})
 	b.Run("request", func(b *testing.B) {
+		d = newDesk(b, wideHall(time.Hour)) // the discovers may have been offered its address
 		b.ReportAllocs()
 		for b.Loop() {
 			d.clock.pass(2 * time.Minute) // past freshPart: each makes a commit

@@ -61,6 +61,7 @@ type binding struct {
 
 	offeredTo string // client key, "" when not offered
 	offerEnds time.Duration
+	forgoes   bool // the offer is to a client that will most likely do without (RFC 8925)
 
 	in         *list // fresh, past, offers or resting; nil when bound
 	prev, next *binding
@@ -226,8 +227,7 @@ func (p *pool) grant(b *binding, r record) {
 		b.durable = &was
 	}
 	if o := p.offered[r.client]; o != nil && o != b { // it has another address now: one lease per client
-		p.lapse(o)
-		p.lapsed--
+		p.heed(o)
 	}
 	p.put(b, r)
 }
@@ -286,18 +286,26 @@ func (p *pool) offer(b *binding, client []byte, until time.Duration) {
 	}
 	b.in.remove(b)
 	p.offers.pushBack(b)
-	b.offerEnds = until
+	b.offerEnds, b.forgoes = until, false
 }
 
 // lapse takes an offer back.
 func (p *pool) lapse(b *binding) {
 	p.lift(b)
+	if !b.forgoes {
+		p.lapsed++
+	}
 	if b.state == fresh {
 		p.fresh.pushBack(b) // behind the others: its client may still ask for it
 	} else {
 		p.past.pushFront(b) // it has been free the longest
 	}
-	p.lapsed++
+}
+
+// heed takes an offer back whose client was heard, so that it does not count as lapsed.
+func (p *pool) heed(b *binding) {
+	b.forgoes = true
+	p.lapse(b)
 }
 
 // leastOffers may stand in any pool, however small.
