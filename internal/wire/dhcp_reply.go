@@ -120,6 +120,26 @@ func AppendDHCPReply(b []byte, m *DHCP, t *DHCPTemplate, r *DHCPReply) []byte {
 	return b
 }
 
+// AppendDHCPDiscover appends a DISCOVER of the client to b: to be answered by broadcast, with
+// its identifier (2 to 255 bytes) and a list of what a device commonly wants.
+func AppendDHCPDiscover(b []byte, xid uint32, mac [6]byte, clientID string) []byte {
+	start := len(b)
+	var head [dhcpFixed + 4]byte
+	head[0], head[1], head[2] = dhcpBootRequest, dhcpEthernet, 6
+	binary.BigEndian.PutUint32(head[4:], xid)
+	binary.BigEndian.PutUint16(head[10:], dhcpBroadcast)
+	copy(head[28:], mac[:])
+	binary.BigEndian.PutUint32(head[dhcpFixed:], dhcpMagic)
+	b = append(b, head[:]...)
+	b = append(b, DHCPOptType, 1, byte(DHCPDiscover), DHCPOptClientID, byte(len(clientID)))
+	b = append(b, clientID...)
+	b = append(b, DHCPOptParameters, 3, DHCPOptSubnetMask, DHCPOptRouter, DHCPOptDNS, DHCPOptEnd)
+	for len(b) < start+dhcpLeastMessage {
+		b = append(b, DHCPOptPad)
+	}
+	return b
+}
+
 func appendDHCPHead(b []byte, m *DHCP, r *DHCPReply) []byte {
 	var head [dhcpFixed + 4]byte
 	head[0], head[1], head[2] = dhcpBootReply, dhcpEthernet, 6

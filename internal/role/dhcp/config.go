@@ -63,12 +63,24 @@ func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment
 			return seg, fmt.Errorf("reservation %s: %v for %s; an Ethernet address or a client identifier, and an address in %v are needed", r.Name, r.Addr, r.Device(), s.IPv4)
 		}
 	}
-	seg.Never = never(p, s, a.Pool)
+	seg.Never, seg.Partners = never(p, s, a.Pool), partners(p, s, seg.Server)
 	seg.Options, seg.IPv6Only = options(s), s.IPv6Only > 0
 	if _, err := wire.NewDHCPTemplate(seg.Options); err != nil {
 		return seg, err
 	}
 	return seg, nil
+}
+
+// partners lists the addresses of the plan's other DHCP servers in the segment.
+func partners(p *plan.Plan, s *plan.Segment, own netip.Addr) []netip.Addr {
+	var all []netip.Addr
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		if a := n.Attachment(s.Name); a != nil && n.Has(plan.RoleDHCP) && a.IPv4.Addr() != own {
+			all = append(all, a.IPv4.Addr())
+		}
+	}
+	return all
 }
 
 // never lists the pool's addresses that are in use by the plan itself.

@@ -49,9 +49,21 @@ func served(t testing.TB, cfg Segment, book leaseBook) (*Server, *kernel.Namespa
 
 func run(t testing.TB, node *kernel.Namespace, cfg Segment, book leaseBook) *Server {
 	t.Helper()
-	s := New(Config{Segments: []Segment{cfg}}, book, SystemClock(), metrics(), func(e fact.Event) { t.Log(e.Kind, e.Words) })
+	return runTelling(t, node, cfg, book, func(e fact.Event) { t.Log(e.Kind, e.Words) })
+}
+
+// runTelling runs a server in the namespace until the test ends; its events go to tell.
+func runTelling(t testing.TB, node *kernel.Namespace, cfg Segment, book leaseBook, tell func(fact.Event)) *Server {
+	t.Helper()
+	s := New(Config{Segments: []Segment{cfg}}, book, SystemClock(), metrics(), tell)
 	for _, l := range s.links {
-		open := l.open
+		open, listen := l.open, l.listen
+		l.listen = func() (e ear, err error) {
+			if err := node.Do(func() error { e, err = listen(); return nil }); err != nil {
+				return nil, err
+			}
+			return e, err
+		}
 		l.open = func() (d door, err error) {
 			e := node.Do(func() error { d, err = open(); return nil })
 			if e != nil {

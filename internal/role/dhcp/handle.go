@@ -52,12 +52,13 @@ const (
 	noReplyDue  // RELEASE, DECLINE
 	undelivered // the device did not take the reply
 	tooLate     // the store took longer than ackWithin
+	watching    // a guard of ours looks for servers that the plan does not have
 	silences
 )
 
 var silenceWords = [silences]string{
 	"replied", "malformed", "relayed", "too-many", "not-for-us", "unknown-client", "pool-full", "store-down",
-	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late",
+	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "watch",
 }
 
 // delivery is how a reply goes, RFC 2131 section 4.1.
@@ -132,6 +133,10 @@ func (g *segment) handle(at moment, m *wire.DHCP, broadcast, canGrant bool, a *a
 	*a = answer{frame: a.frame[:0], kind: m.Type, mac: m.CHAddr}
 	if m.GIAddr.Is4() && !m.GIAddr.IsUnspecified() {
 		a.why = relayed
+		return
+	}
+	if seeks(m) {
+		a.why = watching
 		return
 	}
 	g.pool.expire(at, expiryWork, g.ended)
