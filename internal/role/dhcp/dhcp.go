@@ -10,6 +10,9 @@
 // silent about addresses of another one's part, and says NAK to an address of another
 // network.
 //
+// A flood of made-up devices takes nothing from those that have an address or come back to
+// theirs, and holds what it takes for 10 minutes instead of a lease; see surge.
+//
 // A guard on each segment notices servers that the plan does not have, and names them.
 //
 // Rapid commit (RFC 4039) is left out on purpose: it would let one packet with a made-up

@@ -173,7 +173,7 @@ func (g *segment) discover(at moment, m *wire.DHCP, key []byte, canGrant bool, a
 		a.why = storeDown
 		return
 	}
-	b, forgoes := g.pool.choose(key, m.Requested), g.cfg.IPv6Only && bytes.IndexByte(m.Parameters, wire.DHCPOptIPv6Only) >= 0
+	b, forgoes := g.pool.choose(at.boot, key, m.Requested), g.cfg.IPv6Only && bytes.IndexByte(m.Parameters, wire.DHCPOptIPv6Only) >= 0
 	switch {
 	case b == nil && forgoes:
 		// RFC 8925 section 3.3: it needs no address to be told to do without. The others get
@@ -188,7 +188,8 @@ func (g *segment) discover(at moment, m *wire.DHCP, key []byte, canGrant bool, a
 		b.forgoes = forgoes
 	}
 	g.made++
-	g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: b.addr, Lease: seconds(g.cfg.Lease)})
+	lease, _ := g.term(at, b, key, b.state == bound && b.client == string(key))
+	g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: b.addr, Lease: seconds(lease)})
 }
 
 // request: RFC 2131 section 4.3.2, whose four states are told apart by what is filled in
@@ -300,7 +301,9 @@ func (g *segment) mayHave(b *binding, key []byte) bool {
 	case declined:
 		return false
 	}
-	return b.offeredTo == "" || b.offeredTo == string(key)
+	// A restart of ours forgets offers. A free address that was another client's is asked for
+	// by guessing more likely than by such an offer: who was made one asks for a new one.
+	return b.offeredTo == string(key) || b.offeredTo == "" && (b.client == "" || b.client == string(key))
 }
 
 // grant binds the address in memory and makes the ACK, to be sent once it is stored.
@@ -317,8 +320,9 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	case len(m.Hostname) > 0 || !again:
 		host = label(m.Hostname)
 	}
+	lease, trial := g.term(at, b, key, again)
 	if again && b.durable == nil && host == b.host && b.mac == m.CHAddr &&
-		at.boot-b.granted < g.cfg.Lease/freshPart && b.ends-at.boot > g.cfg.Lease/2 {
+		at.boot-b.granted < lease/freshPart && b.ends-at.boot > lease/2 {
 		g.ack(m, a, b, b.ends-at.boot)
 		return
 	}
@@ -328,10 +332,10 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	}
 	r := record{
 		state: bound, mac: m.CHAddr, host: host, start: at.wall,
-		until: at.wall.Add(g.cfg.Lease), granted: at.boot, ends: at.boot + g.cfg.Lease,
+		until: at.wall.Add(lease), granted: at.boot, first: at.boot, ends: at.boot + lease, trial: trial,
 	}
 	if again {
-		r.client, r.start = b.client, b.start
+		r.client, r.start, r.first = b.client, b.start, b.first
 	} else {
 		r.client = string(key)
 		g.unname(b)
@@ -339,7 +343,7 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	g.pool.grant(b, r)
 	b.xid = m.XID
 	a.grant, a.gen, a.rec = b, b.gen, r
-	g.ack(m, a, b, g.cfg.Lease)
+	g.ack(m, a, b, lease)
 }
 
 func (g *segment) ack(m *wire.DHCP, a *answer, b *binding, left time.Duration) {

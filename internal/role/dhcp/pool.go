@@ -43,7 +43,9 @@ type record struct {
 	start   time.Time
 	until   time.Time // ends on the wall clock, for people
 	granted time.Duration
+	first   time.Duration // the first grant of a row, on the boot clock; 0 after a restart
 	ends    time.Duration
+	trial   bool // a stranger's first lease in a surge
 }
 
 // binding is one address of the pool.
@@ -83,6 +85,7 @@ type pool struct {
 	live                         expiries
 	dirty                        []*binding
 	lapsed                       uint64 // offers that nobody took
+	surge                        surge
 }
 
 func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) *pool {
@@ -123,6 +126,7 @@ func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) 
 			p.fresh.pushBack(b)
 		}
 	}
+	p.surge = newSurge(p.fresh.n)
 	return p
 }
 
@@ -185,6 +189,8 @@ func (p *pool) shelve(b *binding) {
 		p.fresh.pushBack(b)
 	case b.state == declined:
 		p.resting.pushBack(b)
+	case b.trial:
+		p.past.pushFront(b)
 	default:
 		p.past.pushBack(b)
 	}
@@ -228,6 +234,9 @@ func (p *pool) grant(b *binding, r record) {
 	}
 	if o := p.offered[r.client]; o != nil && o != b { // it has another address now: one lease per client
 		p.heed(o)
+	}
+	if !b.owner && p.clients[r.client] == nil {
+		p.surge.stranger(r.granted)
 	}
 	p.put(b, r)
 }
@@ -345,8 +354,9 @@ func (p *pool) expire(at moment, work int, f func(*binding)) {
 // choose finds the address to offer, or nil when there is none: the client's reservation;
 // the address it was offered or has; the one it had; the one it asks for; one that nobody
 // had; the one whose lease ended the longest ago (RFC 2131 section 4.3.1, which also lets
-// us refuse the wish of a client for an address that another one may come back to).
-func (p *pool) choose(client []byte, wish netip.Addr) *binding {
+// us refuse the wish of a client for an address that another one may come back to). Who
+// comes back to its address goes before a stranger who was just offered it.
+func (p *pool) choose(at time.Duration, client []byte, wish netip.Addr) *binding {
 	if b := p.reserved(client); b != nil {
 		return b
 	}
@@ -354,17 +364,27 @@ func (p *pool) choose(client []byte, wish netip.Addr) *binding {
 		return b
 	}
 	own := p.clients[string(client)]
+	if own != nil && !own.owner && own.state != bound && own.offeredTo != "" && p.clients[own.offeredTo] == nil {
+		p.heed(own)
+	}
 	if own != nil && !own.owner && (own.state == bound || own.free()) {
 		return own
 	}
 	for p.offers.n >= p.offersAllowed() {
 		p.lapse(p.offers.front)
 	}
-	if b := p.at(wish); b != nil && !b.owner && b.free() && (b.state == fresh || p.fresh.n == 0) {
+	kept := 0
+	if own == nil {
+		kept = p.kept(at)
+	}
+	if b := p.at(wish); b != nil && !b.owner && b.free() && (b.state == fresh || p.fresh.n == 0 && kept == 0) {
 		return b
 	}
 	if p.fresh.front != nil {
 		return p.fresh.front
+	}
+	if p.past.n <= kept {
+		return nil
 	}
 	return p.past.front
 }
