@@ -13,7 +13,9 @@
 // A flood of made-up devices takes nothing from those that have an address or come back to
 // theirs, and holds what it takes for 10 minutes instead of a lease; see surge.
 //
-// A guard on each segment notices servers that the plan does not have, and names them.
+// A guard on each segment notices servers that the plan does not have, and devices that use
+// an address of the pool without a lease, and names them. It probes addresses before they
+// are wanted, so that an offer still touches memory alone.
 //
 // Rapid commit (RFC 4039) is left out on purpose: it would let one packet with a made-up
 // MAC address bind an address for a whole lease, where an offer is gone after 20 s; and with

@@ -132,7 +132,7 @@ func (l *link) beside(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var both sync.WaitGroup
 	both.Go(func() { l.guard.listen(ctx, e) })
-	both.Go(func() { l.guard.probe(ctx, e) })
+	both.Go(func() { l.guard.speak(ctx, e) })
 	return func() {
 		cancel()
 		e.Close()
@@ -160,8 +160,8 @@ func (g *guard) listen(ctx context.Context, e ear) {
 	}
 }
 
-// probe says what is due until ctx ends.
-func (g *guard) probe(ctx context.Context, e ear) {
+// speak says what is due until ctx ends.
+func (g *guard) speak(ctx context.Context, e ear) {
 	tick := time.NewTicker(guardTick)
 	defer tick.Stop()
 	for {

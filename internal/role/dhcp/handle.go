@@ -232,7 +232,7 @@ func (g *segment) selecting(at moment, m *wire.DHCP, key []byte, canGrant bool, 
 	}
 	// A restart of ours forgets offers, so a free address is granted without one.
 	b := g.pool.at(m.Requested)
-	if b == nil || !g.mayHave(b, key) {
+	if b == nil || !g.mayHave(b, m, key) {
 		g.nak(m, a, "the offered address is not free any more")
 		return
 	}
@@ -258,7 +258,7 @@ func (g *segment) reboot(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 		g.nak(m, a, "another address is reserved for this device")
 	case own == nil: // "the DHCP server MUST remain silent"
 		a.why = unknown
-	case own == b && g.mayHave(b, key):
+	case own == b && g.mayHave(b, m, key):
 		g.grant(at, m, key, b, canGrant, a)
 	default:
 		g.nak(m, a, "that address is not this client's any more")
@@ -277,7 +277,7 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 	switch {
 	case b == nil:
 		a.why = notForUs
-	case !g.mayHave(b, key):
+	case !g.mayHave(b, m, key):
 		g.nak(m, a, "that address is not this client's any more")
 	default:
 		g.grant(at, m, key, b, canGrant, a)
@@ -286,7 +286,7 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 
 // mayHave says whether granting the address to the client takes it from nobody and leaves
 // the client with one live lease.
-func (g *segment) mayHave(b *binding, key []byte) bool {
+func (g *segment) mayHave(b *binding, m *wire.DHCP, key []byte) bool {
 	if own := g.pool.reserved(key); own != nil || b.owner {
 		return own == b
 	}
@@ -298,8 +298,8 @@ func (g *segment) mayHave(b *binding, key []byte) bool {
 	switch b.state {
 	case bound:
 		return b.client == string(key)
-	case declined:
-		return false
+	case declined: // who answers for it may have had it before the leases were lost
+		return b.squat && b.mac == m.CHAddr
 	}
 	// A restart of ours forgets offers. A free address that was another client's is asked for
 	// by guessing more likely than by such an offer: who was made one asks for a new one.

@@ -46,6 +46,7 @@ type record struct {
 	first   time.Duration // the first grant of a row, on the boot clock; 0 after a restart
 	ends    time.Duration
 	trial   bool // a stranger's first lease in a surge
+	squat   bool // declined: mac answers for it and has no lease of it
 }
 
 // binding is one address of the pool.
@@ -64,6 +65,9 @@ type binding struct {
 	offeredTo string // client key, "" when not offered
 	offerEnds time.Duration
 	forgoes   bool // the offer is to a client that will most likely do without (RFC 8925)
+
+	probed  time.Duration // when it was last probed; 0: never
+	unheard int           // probes since somebody answered
 
 	in         *list // fresh, past, offers or resting; nil when bound
 	prev, next *binding

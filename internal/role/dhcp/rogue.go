@@ -38,18 +38,23 @@ func seeks(m *wire.DHCP) bool {
 }
 
 // guard notices on one segment what would take service from its devices: DHCP servers that
-// the plan does not have. It asks for them as a device would, and hears what they say to
-// devices where that reaches us. hear is for one goroutine, due for another; the rest is
-// safe for concurrent use.
+// the plan does not have, and addresses of the pool that somebody uses without a lease. It
+// asks for the servers as a device would, and hears what they say to devices where that
+// reaches us; it probes addresses before they are wanted. hear is for one goroutine, due for
+// another; the rest is safe for concurrent use.
 type guard struct {
 	seg   *segment
 	clock Clock
 	m     *Metrics
 	tell  *teller
 
-	seek  time.Duration // when the next DISCOVER is due
-	frame []byte
-	msg   wire.DHCP
+	seek       time.Duration // when the next DISCOVER is due
+	frame, arp []byte
+	addrs      []netip.Addr
+
+	msg    wire.DHCP
+	minute time.Duration // in which as many as named were told of
+	named  int
 
 	mu     sync.Mutex
 	why    error // of not listening; nil while it does
@@ -74,13 +79,18 @@ func (g *guard) deaf(at moment, err error) {
 		"segment %s is served, but not watched for other DHCP servers: %v", g.seg.cfg.Name, err)
 }
 
-// due asks for other servers when it is time.
+// due says what it is time for.
 func (g *guard) due(at moment, e ear) {
-	if at.boot < g.seek {
-		return
-	}
-	g.seek = at.boot + seekEvery
 	mac := e.hardware()
+	g.probe(at, e, mac)
+	if at.boot >= g.seek {
+		g.seek = at.boot + seekEvery
+		g.ask(e, mac)
+	}
+}
+
+// ask asks for other servers.
+func (g *guard) ask(e ear, mac [6]byte) {
 	var head [wire.UDPFrameHead]byte
 	g.frame = wire.AppendDHCPDiscover(append(g.frame[:0], head[:]...), rand.Uint32(), mac, seekID+g.seg.cfg.Server.String())
 	wire.PutUDPFrame(g.frame, &wire.UDPFrame{
@@ -94,6 +104,10 @@ func (g *guard) due(at moment, e ear) {
 
 // hear takes a frame that the ear let through.
 func (g *guard) hear(at moment, own [6]byte, b []byte) {
+	if a, ok := wire.ParseARP(b); ok {
+		g.answered(at, own, a)
+		return
+	}
 	f, payload, ok := wire.ParseUDPFrame(b)
 	if !ok || f.SrcPort != serverPort || f.SrcMAC == own || g.msg.ParseReply(payload) != nil {
 		return
