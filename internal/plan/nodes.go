@@ -301,41 +301,6 @@ func (s *draft) freeHost(name string, taken map[netip.Addr]string) netip.Addr {
 	return netip.Addr{}
 }
 
-func (d *deriver) reserve(s *draft, res rawReservation, given map[string]netip.Addr, taken map[netip.Addr]string) {
-	switch {
-	case res.mac == nil && res.at.has("mac") || res.id == nil && res.at.has("client_id") || !res.addr.IsValid() && res.at.has("address"):
-		return // told already
-	case res.mac == nil && res.id == nil:
-		d.at(res.at, "reservation "+res.name+" has no mac and no client_id", "exactly one of mac: 02:00:5e:10:00:01 and client_id: 01:02:00:5e:10:00:01", "")
-		return
-	case res.mac != nil && res.id != nil:
-		d.at(res.at.field("client_id"), "reservation "+res.name+" has both a mac and a client_id", "exactly one of them",
-			"mac, whatever system runs on the device; client_id, whatever network card it uses")
-		return
-	case !res.addr.IsValid():
-		d.at(res.at, "reservation "+res.name+" has no address", fmt.Sprintf("address: a host of %s", s.IPv4), "")
-		return
-	case !s.host(res.addr):
-		d.at(res.at.field("address"), fmt.Sprintf("reservation %s: %s is not a host of %s", res.name, res.addr, s.IPv4), "a host address of the segment", "")
-		return
-	case taken[res.addr] != "":
-		d.at(res.at.field("address"), fmt.Sprintf("reservation %s: %s is already that of %s", res.name, res.addr, taken[res.addr]), "an address of its own", "")
-		return
-	}
-	for _, o := range s.Reservations {
-		switch {
-		case res.mac != nil && slices.Equal(o.MAC, res.mac):
-			d.at(res.at.field("mac"), fmt.Sprintf("reservations %s and %s are for one MAC", o.Name, res.name), "one a device", "")
-			return
-		case res.id != nil && slices.Equal(o.ClientID, res.id):
-			d.at(res.at.field("client_id"), fmt.Sprintf("reservations %s and %s are for one client_id", o.Name, res.name), "one a device", "")
-			return
-		}
-	}
-	taken[res.addr] = res.name
-	s.Reservations = append(s.Reservations, res.reservation())
-}
-
 func (d *deriver) place(s *draft, a *Attachment, addr netip.Addr) {
 	a.IPv4 = netip.PrefixFrom(addr, s.IPv4.Bits())
 	if s.IPv6.IsValid() {

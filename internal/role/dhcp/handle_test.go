@@ -486,7 +486,15 @@ func FuzzHandle(f *testing.F) {
 	f.Add(message(f, mac(9), request, from("10.1.0.10")), false)
 	f.Add(message(f, mac(9), release, from("10.1.0.10"), server("10.1.0.2")), false)
 	f.Add(message(f, mac(9), decline, wants("10.1.0.10"), server("10.1.0.2"), id("xyz")), true)
-	d := newDesk(f, hall())
+	f.Add(message(f, mac(9), discover, dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{1, 3, 108, 114, 119, 121, 162})), true)
+	f.Add(message(f, mac(9), discover, id(seekID+"10.1.0.3")), true)
+	f.Add(message(f, mac(9), request, wants("10.1.0.12"), id("screen")), true)
+	cfg := hall()
+	cfg.IPv6Only = true
+	cfg.Options = append(cfg.Options, wire.DHCPOption{Code: wire.DHCPOptIPv6Only, Data: []byte{0, 0, 7, 8}}, wire.DHCPOption{Code: wire.DHCPOptEncryptedDNS, Data: make([]byte, 300)})
+	cfg.Reservations = []plan.Reservation{{Name: "screen", ClientID: []byte("screen"), Addr: addr("10.1.0.12")}}
+	d := newDesk(f, cfg)
+	d.g.pool.surge.from = 2
 	had := addr(d.lease(mac(1)))
 	f.Fuzz(func(t *testing.T, b []byte, broadcast bool) {
 		d.t = t

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"os"
 	"strings"
 	"testing"
 
@@ -100,6 +101,30 @@ func resolversIn(t *testing.T, b []byte) (all []string) {
 }
 
 func netipString(b []byte) string { return address(binary.BigEndian.Uint32(b)).String() }
+
+// TestPartners: the plan's other dhcp nodes in a segment are no rogues there.
+func TestPartners(t *testing.T) {
+	src, err := os.ReadFile("../../../examples/janog53.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _, faults := plan.Parse(src, nil)
+	if p == nil {
+		t.Fatal(faults)
+	}
+	for node, other := range map[string]string{"srv1": "srv2", "srv2": "srv1"} {
+		cfg, err := Configure(p, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range cfg.Segments {
+			want := p.Node(other).Attachment(s.Name).IPv4.Addr()
+			if len(s.Partners) != 1 || s.Partners[0] != want || s.Server == want {
+				t.Errorf("%s in segment %s: partners %v, want %v", node, s.Name, s.Partners, want)
+			}
+		}
+	}
+}
 
 // TestNoOptionsUnsaid: a plan that says nothing gives none of them.
 func TestNoOptionsUnsaid(t *testing.T) {
