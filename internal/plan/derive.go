@@ -424,7 +424,7 @@ func (d *deriver) expand(g *rawGroup) {
 		}
 	}
 	names := d.groups[g.name]
-	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "reservations", "relays"} {
+	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "routes", "reservations", "relays"} {
 		if len(names) > 1 && g.at.has(key) {
 			d.at(g.at.field(key), fmt.Sprintf("%d segments can't share one %s", len(names), strings.TrimSuffix(key, "s")), "each: {"+names[0]+": {"+key+": …}}", "")
 			for _, s := range d.drafts {
@@ -477,6 +477,8 @@ func (s *rawSegment) forget(key string, each *rawSegment) {
 		s.gateway4 = one.gateway4
 	case "pool":
 		s.pool = one.pool
+	case "routes":
+		s.options.routes = one.options.routes
 	case "reservations":
 		s.reservations = one.reservations
 	case "relays":
@@ -516,6 +518,7 @@ func override(base, one rawSegment) rawSegment {
 	if one.relays != nil {
 		base.relays = one.relays
 	}
+	base.options = base.options.override(one.options)
 	base.reservations = append(slices.Clone(base.reservations), one.reservations...)
 	return base
 }

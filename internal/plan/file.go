@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -100,6 +101,7 @@ type rawSegment struct {
 	devices      int
 	reservations []rawReservation
 	relays       []netip.Addr
+	options      rawOptions
 }
 
 // of is the place of a key: in each, else in the group.
@@ -126,6 +128,7 @@ type rawReservation struct {
 	at   *value
 	name string
 	mac  net.HardwareAddr
+	id   []byte
 	addr netip.Addr
 }
 
@@ -348,7 +351,7 @@ func (r *reader) group(name string, v *value) rawGroup {
 }
 
 func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
-	return map[string]func(*value){
+	known := map[string]func(*value){
 		"class":   r.oneOf(&s.class, string(Attendee), string(Server), string(Management), string(Staff)),
 		"site":    r.str(&s.site),
 		"isolate": func(v *value) { s.isolateSet = true; r.boolean(&s.isolate)(v) },
@@ -377,11 +380,15 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 		"reservations": func(v *value) {
 			r.each(v, "a reservation", func(n string, e entry) {
 				res := rawReservation{at: e.val, name: n}
-				r.fields(e.val, map[string]func(*value){"mac": r.mac(&res.mac), "address": r.address(&res.addr, "IPv4")})
+				r.fields(e.val, map[string]func(*value){
+					"mac": r.mac(&res.mac), "client_id": r.clientID(&res.id), "address": r.address(&res.addr, "IPv4"),
+				})
 				s.reservations = append(s.reservations, res)
 			})
 		},
 	}
+	maps.Copy(known, r.optionKeys(&s.options))
+	return known
 }
 
 func (r *reader) anyAddress(v *value, dst *[]netip.Addr) {

@@ -302,33 +302,6 @@ func (s *draft) freeHost(name string, taken map[netip.Addr]string) netip.Addr {
 	return netip.Addr{}
 }
 
-func (d *deriver) reserve(s *draft, res rawReservation, given map[string]netip.Addr, taken map[netip.Addr]string) {
-	switch {
-	case res.mac == nil && res.at.has("mac") || !res.addr.IsValid() && res.at.has("address"):
-		return // told already
-	case res.mac == nil:
-		d.at(res.at, "reservation "+res.name+" has no mac", "mac: 02:00:5e:10:00:01", "")
-		return
-	case !res.addr.IsValid():
-		d.at(res.at, "reservation "+res.name+" has no address", fmt.Sprintf("address: a host of %s", s.IPv4), "")
-		return
-	case !s.host(res.addr):
-		d.at(res.at.field("address"), fmt.Sprintf("reservation %s: %s is not a host of %s", res.name, res.addr, s.IPv4), "a host address of the segment", "")
-		return
-	case taken[res.addr] != "":
-		d.at(res.at.field("address"), fmt.Sprintf("reservation %s: %s is already that of %s", res.name, res.addr, taken[res.addr]), "an address of its own", "")
-		return
-	}
-	for _, o := range s.Reservations {
-		if o.MAC.String() == res.mac.String() {
-			d.at(res.at.field("mac"), fmt.Sprintf("reservations %s and %s are for one MAC", o.Name, res.name), "one a device", "")
-			return
-		}
-	}
-	taken[res.addr] = res.name
-	s.Reservations = append(s.Reservations, Reservation{res.name, res.mac, res.addr})
-}
-
 // relays keeps the addresses of relays for them; what they send is served for this segment.
 func (d *deriver) relays(s *draft, taken map[netip.Addr]string) {
 	at := s.raw.of("relays")

@@ -159,12 +159,40 @@ type Segment struct {
 	Pool     Range        // addresses for dynamic leases; handed out where a node has a part of it (Attachment.Pool)
 	Devices  int          // expected
 	Lease    time.Duration
-	Domain   string // search domain given by DHCP and RA
+	Domain   string // of the devices' names; DHCP option 15
+	// Search is what devices complete short names with, by DHCP and RA; never empty.
+	Search []string
 	// Services reachable from the segment, nearest first, at most 3 of each.
 	DNS4, DNS6   []netip.Addr
 	NTP4         []netip.Addr
 	Reservations []Reservation
 	Relays       []netip.Addr // DHCP relays in the segment that are not of the plan's nodes
+	// What more DHCP gives; zero values are not given.
+	IPv6Only      time.Duration // how long devices that can do without IPv4 shall (RFC 8925)
+	NAT64         netip.Prefix  // by which they reach IPv4 hosts (RFC 6052)
+	CaptivePortal string        // the portal's API, or NoPortal (RFC 8910); RA gives it too
+	Routes        []Route       // beside the default route (RFC 3442)
+	MTU           int           // bytes; RA gives it too
+	EncryptedDNS  []EncryptedDNS
+}
+
+// NoPortal says that there is no captive portal (RFC 8910 section 2).
+const NoPortal = "urn:ietf:params:capport:unrestricted"
+
+// Route is a way to a network that does not lead by the gateway.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr // in the segment
+}
+
+// EncryptedDNS is a resolver that is asked by DNS over TLS, HTTPS or QUIC (RFC 9463). The
+// order of the plan is the order of preference.
+type EncryptedDNS struct {
+	Name      string       // its certificate is for this name
+	Addresses []netip.Addr // IPv4
+	ALPN      []string     // dot, doq, h2, h3
+	Port      int          // 0: the protocol's own
+	Path      string       // URI template of DNS over HTTPS; "" without h2 and h3
 }
 
 // Range is the addresses From to To, both included.
@@ -191,11 +219,21 @@ func u32(a netip.Addr) uint32 {
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
-// Reservation gives one device always the same address.
+// Reservation gives one device always the same address. The device is known by exactly one
+// of MAC and ClientID.
 type Reservation struct {
-	Name string // becomes <name>.<domain>
-	MAC  net.HardwareAddr
-	Addr netip.Addr
+	Name     string // becomes <name>.<domain>
+	MAC      net.HardwareAddr
+	ClientID []byte // DHCP's option 61 as it goes on the wire, 2 to 255 bytes
+	Addr     netip.Addr
+}
+
+// Device is how the reservation knows its device, for people.
+func (r Reservation) Device() string {
+	if len(r.ClientID) > 0 {
+		return "client_id " + clientIDWords(r.ClientID)
+	}
+	return r.MAC.String()
 }
 
 // Role is a service that a node gives.

@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -89,7 +90,7 @@ func schemaSSID() object {
 
 // segmentSchema is the keys that a group has and each of its segments may have.
 func segmentSchema() object {
-	return object{
+	known := object{
 		"class":   enum("What it is for. Default: by its name, else attendee. Attendees reach the services and the internet only; nobody but staff reaches management.", nil, string(Attendee), string(Server), string(Management), string(Staff)),
 		"site":    reference("Its site. Default: the first."),
 		"isolate": object{"description": "Devices in it cannot reach each other. Default: true for attendees, else false.", "type": "boolean"},
@@ -105,8 +106,31 @@ func segmentSchema() object {
 		"relays":  listOf("DHCP relays in the segment, such as a layer 3 switch, whose requests are served.", text("The relay's IPv4 address in the segment (giaddr).", "10.53.0.2")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{
-			"mac":     pattern("Its MAC address.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
-			"address": text("Its IPv4 address, in the segment.", "10.9.0.70"),
+			"mac":       pattern("Its MAC address; or client_id.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
+			"client_id": pattern("Its DHCP client identifier (option 61), hexadecimal with colons or text:NAME; or mac.", `^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})+|text:.+)$`, "01:02:00:5e:10:00:01", "text:lobby-screen"),
+			"address":   text("Its IPv4 address, in the segment.", "10.9.0.70"),
+		})),
+	}
+	maps.Copy(known, optionSchema())
+	return known
+}
+
+// optionSchema is what DHCP gives beside the usual.
+func optionSchema() object {
+	return object{
+		"ipv6_only":      duration("How long devices that can do without IPv4 shall (RFC 8925).", leastIPv6Only, 7*24*time.Hour, nil, "30m"),
+		"nat64":          text("The prefix by which devices without IPv4 reach IPv4 hosts, /32 to /64 or /96 (RFC 6052).", "64:ff9b::/96"),
+		"captive_portal": pattern("The API of the captive portal (RFC 8910), or none: there is no portal, and devices need not look for one.", `^(https://.+|none|urn:ietf:params:capport:unrestricted)$`, "https://portal.conf.example/capport", "none"),
+		"search":         listOf("What devices complete short names with, up to 6. Default: domain.", text("A domain.", "conf.example")),
+		"routes": object{"description": "Networks that are not reached by the gateway, and the router in the segment that leads there, up to 16.", "type": []string{"object", "null"},
+			"propertyNames": object{"pattern": `^[0-9.]+/[0-9]+$`, "examples": []string{"10.20.0.0/16"}}, "additionalProperties": text("An IPv4 address in the segment.", "10.9.0.5")},
+		"mtu": whole("The largest packet that devices shall send, in bytes.", 1280, segmentMTU, nil, 1454),
+		"encrypted_dns": listOf("Resolvers by DNS over TLS, HTTPS or QUIC, the best first, up to 3 (RFC 9463).", keys("A resolver.", object{
+			"name":      text("The name that its certificate is for.", "dns.conf.example"),
+			"addresses": listOf("Its IPv4 addresses.", text("An IPv4 address.", "10.9.0.53")),
+			"alpn":      listOf("How it is asked. Default: dot.", enum("A protocol.", nil, "dot", "doq", "h2", "h3")),
+			"port":      whole("Its port. Default: the protocol's own.", 1, 65535, nil, 8853),
+			"path":      text("URI template of DNS over HTTPS. Default with h2 or h3: /dns-query{?dns}.", "/dns-query{?dns}"),
 		})),
 	}
 }

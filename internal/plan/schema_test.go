@@ -151,7 +151,7 @@ func planAt(path, text string) string {
 	parts := strings.Split(path, ".")
 	src := text
 	for i := len(parts) - 1; i >= 0; i-- {
-		key := strings.ReplaceAll(parts[i], "*", "n")
+		key := strings.NewReplacer("*", "n", "~", ".").Replace(parts[i])
 		if name, isList := strings.CutSuffix(key, "[]"); isList {
 			key, src = name, "["+src+"]"
 		}
@@ -175,7 +175,11 @@ func TestReaderAndSchemaAgree(t *testing.T) {
 		}
 		join := func(key string) string { return strings.TrimPrefix(path+"."+key, ".") }
 		if more, ok := s["additionalProperties"].(map[string]any); ok {
-			walk(more, join("*"))
+			key := "*"
+			if names, _ := s["propertyNames"].(map[string]any); names["examples"] != nil {
+				key = strings.ReplaceAll(fmt.Sprint(names["examples"].([]any)[0]), ".", "~")
+			}
+			walk(more, join(key))
 		}
 		if known, ok := s["properties"].(map[string]any); ok {
 			mappings++

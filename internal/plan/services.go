@@ -14,8 +14,9 @@ func (d *deriver) services() {
 	var lacking []*draft
 	for _, s := range d.drafts {
 		s.DNS4, s.DNS6 = d.resolversFor(s)
-		d.reachable(s, "dns", s.raw.dns)
-		d.reachable(s, "ntp", s.raw.ntp)
+		d.reachable(s, s.raw.of("dns"), "dns", s.raw.dns)
+		d.reachable(s, s.raw.of("ntp"), "ntp", s.raw.ntp)
+		d.options(s)
 		if s.raw.dns != nil {
 			s.DNS4, s.DNS6 = nil, nil
 			for _, a := range s.raw.dns {
@@ -50,8 +51,7 @@ func (d *deriver) services() {
 }
 
 // reachable finds services that devices of the segment would ask in vain.
-func (d *deriver) reachable(s *draft, key string, given []netip.Addr) {
-	at := s.raw.of(key)
+func (d *deriver) reachable(s *draft, at *value, key string, given []netip.Addr) {
 	four := 0
 	for i, a := range given {
 		here := at
@@ -142,7 +142,7 @@ func (d *deriver) names() {
 	}
 	for _, s := range d.drafts {
 		for _, r := range s.raw.reservations {
-			name, whose := r.name+"."+domain, "reservation "+r.name+" of "+r.mac.String()
+			name, whose := r.name+"."+domain, "reservation "+r.name+" of "+r.reservation().Device()
 			// One device may have a reservation in each segment it visits.
 			if o := owner[name]; o != "" && o != whose {
 				d.at(r.at, fmt.Sprintf("reservation %s: %s is already the name of %s", r.name, name, o), "a name of its own", "")

@@ -44,7 +44,11 @@ const (
 	DHCPOptRebindingTime        = 59  // RFC 2132 section 9.12
 	DHCPOptClientID             = 61  // RFC 2132 section 9.14
 	DHCPOptRelayAgent           = 82  // RFC 3046 section 2.0
+	DHCPOptIPv6Only             = 108 // RFC 8925 section 3.1
+	DHCPOptCaptivePortal        = 114 // RFC 8910 section 2.1
 	DHCPOptDomainSearch         = 119 // RFC 3397
+	DHCPOptRoutes               = 121 // RFC 3442
+	DHCPOptEncryptedDNS         = 162 // RFC 9463 section 5.1
 	DHCPOptEnd                  = 255 // RFC 2132 section 3.2
 	dhcpFixed                   = 236 // bytes before the options, RFC 2131 section 2
 	dhcpMagic            uint32 = 0x63825363
@@ -58,7 +62,7 @@ const (
 // allocates nothing.
 var (
 	ErrDHCPShort     = errors.New("DHCP message shorter than its fixed part and magic cookie (240 bytes)")
-	ErrDHCPOp        = errors.New("DHCP message is no BOOTREQUEST")
+	ErrDHCPOp        = errors.New("DHCP message of the other direction: no BOOTREQUEST, or no BOOTREPLY where a server's was expected")
 	ErrDHCPHardware  = errors.New("DHCP message of a client that is not on Ethernet (htype 1, hlen 6)")
 	ErrDHCPMagic     = errors.New("DHCP message without the magic cookie 99.130.83.99")
 	ErrDHCPTruncated = errors.New("DHCP option runs past the end of its field")
@@ -67,7 +71,7 @@ var (
 	ErrDHCPNoType    = errors.New("DHCP message without a message type (option 53)")
 )
 
-// DHCP is a client's DHCPv4 message. Byte slices point into the parsed packet, or into the
+// DHCP is a DHCPv4 message, a client's or what we need of a server's. Byte slices point into the parsed packet, or into the
 // message itself where an option came in pieces (RFC 3396): they are valid until the
 // packet's buffer or the message is used again. An absent option is an invalid address, a
 // nil slice or 0.
@@ -78,6 +82,7 @@ type DHCP struct {
 	Secs      uint16
 	Broadcast bool // the client cannot receive unicast before it has an address
 	CIAddr    netip.Addr
+	YIAddr    netip.Addr // a server's: the client's address
 	GIAddr    netip.Addr
 	CHAddr    [6]byte
 
@@ -134,11 +139,16 @@ func dhcpPlace(code byte) int {
 // Parse reads a client's message from b, the payload of a UDP datagram. It allocates
 // nothing and keeps b. After an error the message's fields mean nothing. A missing end
 // option is forgiven: clients that leave it out exist, and nothing else could follow.
-func (m *DHCP) Parse(b []byte) error {
+func (m *DHCP) Parse(b []byte) error { return m.parse(b, dhcpBootRequest) }
+
+// ParseReply is Parse for a server's message.
+func (m *DHCP) ParseReply(b []byte) error { return m.parse(b, dhcpBootReply) }
+
+func (m *DHCP) parse(b []byte, op byte) error {
 	if len(b) < dhcpFixed+4 {
 		return ErrDHCPShort
 	}
-	if b[0] != dhcpBootRequest {
+	if b[0] != op {
 		return ErrDHCPOp
 	}
 	if b[1] != dhcpEthernet || b[2] != 6 {
@@ -152,6 +162,7 @@ func (m *DHCP) Parse(b []byte) error {
 	m.Secs = binary.BigEndian.Uint16(b[8:])
 	m.Broadcast = binary.BigEndian.Uint16(b[10:])&dhcpBroadcast != 0
 	m.CIAddr = netip.AddrFrom4([4]byte(b[12:16]))
+	m.YIAddr = netip.AddrFrom4([4]byte(b[16:20]))
 	m.GIAddr = netip.AddrFrom4([4]byte(b[24:28]))
 	m.CHAddr = [6]byte(b[28:34])
 	m.opts, m.used = [9][]byte{}, 0

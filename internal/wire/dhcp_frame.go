@@ -50,6 +50,31 @@ func PutUDPFrame(b []byte, f *UDPFrame) {
 	binary.BigEndian.PutUint16(udp[6:], check)
 }
 
+// ParseUDPFrame reads an Ethernet frame with an unfragmented UDP datagram over IPv4; not ok
+// for anything else. It checks lengths, not checksums: they may be left to the hardware. The
+// payload points into b.
+func ParseUDPFrame(b []byte) (f UDPFrame, payload []byte, ok bool) {
+	if len(b) < UDPFrameHead || binary.BigEndian.Uint16(b[12:]) != 0x0800 {
+		return f, nil, false
+	}
+	ip := b[14:]
+	head, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+	// RFC 791 section 3.1; all but the flags reserved and DF must be 0 in an unfragmented one.
+	if ip[0]>>4 != 4 || head < 20 || total < head+8 || total > len(ip) || ip[9] != 17 || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
+		return f, nil, false
+	}
+	udp := ip[head:total]
+	length := int(binary.BigEndian.Uint16(udp[4:]))
+	if length < 8 || length > len(udp) {
+		return f, nil, false
+	}
+	f = UDPFrame{
+		DstMAC: [6]byte(b[0:6]), SrcMAC: [6]byte(b[6:12]), Src: netip.AddrFrom4([4]byte(ip[12:16])), Dst: netip.AddrFrom4([4]byte(ip[16:20])),
+		SrcPort: binary.BigEndian.Uint16(udp), DstPort: binary.BigEndian.Uint16(udp[2:]),
+	}
+	return f, udp[8:length], true
+}
+
 // sum adds b's 16-bit words to s, RFC 1071.
 func sum(s uint64, b []byte) uint64 {
 	for len(b) >= 4 {

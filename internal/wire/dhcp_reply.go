@@ -6,21 +6,22 @@ import (
 	"net/netip"
 )
 
-// DHCPOption is one option with its value as it goes on the wire.
+// DHCPOption is one option with its value as it goes on the wire. A value of more than 255
+// bytes goes in pieces (RFC 3396 section 6).
 type DHCPOption struct {
 	Code byte
-	Data []byte // at most 255 bytes
+	Data []byte // at most 1024 bytes
 }
 
 // DHCPTemplate is what every reply of one segment has in common: the options that the plan
 // gives its clients, encoded once. It is read-only and safe for concurrent use.
 type DHCPTemplate struct {
-	opts  [][]byte // code, length, data; in order of preference for a client that asks for nothing
+	opts  [][]byte // code, length, data, and so again; in order of preference for a client that asks for nothing
 	place [256]uint8
 }
 
 // NewDHCPTemplate encodes the options in the given order, which is used for clients that
-// send no parameter request list. At most 32 options, each once, each of at most 255 bytes;
+// send no parameter request list. At most 32 options, each once, each of at most 1024 bytes;
 // the ones that the reply itself fills (51, 53, 54, 56, 58, 59, 61) are not allowed.
 func NewDHCPTemplate(opts []DHCPOption) (*DHCPTemplate, error) {
 	t := &DHCPTemplate{}
@@ -29,8 +30,8 @@ func NewDHCPTemplate(opts []DHCPOption) (*DHCPTemplate, error) {
 	}
 	for _, o := range opts {
 		switch {
-		case len(o.Data) > 255:
-			return nil, fmt.Errorf("DHCP template: option %d has %d bytes, at most 255 are allowed", o.Code, len(o.Data))
+		case len(o.Data) > dhcpMostOption:
+			return nil, fmt.Errorf("DHCP template: option %d has %d bytes, at most %d are allowed", o.Code, len(o.Data), dhcpMostOption)
 		case t.place[o.Code] != 0:
 			return nil, fmt.Errorf("DHCP template: option %d is given twice", o.Code)
 		}
@@ -39,16 +40,27 @@ func NewDHCPTemplate(opts []DHCPOption) (*DHCPTemplate, error) {
 			DHCPOptRenewalTime, DHCPOptRebindingTime, DHCPOptClientID, DHCPOptOverload:
 			return nil, fmt.Errorf("DHCP template: option %d is filled by the reply itself", o.Code)
 		}
-		t.opts = append(t.opts, append([]byte{o.Code, byte(len(o.Data))}, o.Data...))
+		t.opts = append(t.opts, appendPieces(nil, o))
 		t.place[o.Code] = uint8(len(t.opts))
 	}
 	return t, nil
 }
 
+// appendPieces encodes an option, in pieces of up to 255 bytes that follow each other.
+func appendPieces(b []byte, o DHCPOption) []byte {
+	for rest := o.Data; ; {
+		n := min(len(rest), 255)
+		b = append(append(b, o.Code, byte(n)), rest[:n]...)
+		if rest = rest[n:]; len(rest) == 0 {
+			return b
+		}
+	}
+}
+
 // DHCPReply is what differs from reply to reply.
 type DHCPReply struct {
 	Type     DHCPType
-	YIAddr   netip.Addr // the client's address; invalid for NAK and for the ACK of an INFORM
+	YIAddr   netip.Addr // the client's address; invalid for NAK and for the ACK of an INFORM, 0.0.0.0 for an OFFER of none
 	Server   netip.Addr // our server identifier
 	Lease    uint32     // seconds; with 0 there are no options 51, 58, 59 (RFC 2131 section 4.3.5)
 	Renew    uint32     // T1, seconds
@@ -65,6 +77,7 @@ const (
 	dhcpLeastDatagram = 576
 	dhcpHeaders       = 28
 	dhcpLeastMessage  = 300
+	dhcpMostOption    = 1024
 	// DHCPMaxMessage is the longest message that AppendDHCPReply makes.
 	DHCPMaxMessage = 1472
 )
@@ -75,6 +88,9 @@ const (
 // but the mask before the router (RFC 2132 section 3.3); without a list, all of them. What
 // does not fit into the size that the client takes is left out, the last first. The client
 // identifier is repeated (RFC 6842).
+//
+// Option 108 goes to clients alone that list it, and with an address alone (RFC 8925 section
+// 3.3): not to those without a list, and not with the ACK of an INFORM.
 func AppendDHCPReply(b []byte, m *DHCP, t *DHCPTemplate, r *DHCPReply) []byte {
 	start := len(b)
 	limit := start + min(max(int(m.MaxSize), dhcpLeastDatagram)-dhcpHeaders, DHCPMaxMessage)
@@ -103,12 +119,32 @@ func AppendDHCPReply(b []byte, m *DHCP, t *DHCPTemplate, r *DHCPReply) []byte {
 			b = append(append(b, DHCPOptMessage, byte(n)), r.Message...)
 		}
 	} else {
-		b = t.appendAsked(b, limit, m.Parameters, r.Hostname)
+		b = t.appendAsked(b, limit, m.Parameters, r)
 	}
 	if relay != nil {
 		b = append(append(b, DHCPOptRelayAgent, byte(len(relay))), relay...)
 	}
 	b = append(b, DHCPOptEnd)
+	for len(b) < start+dhcpLeastMessage {
+		b = append(b, DHCPOptPad)
+	}
+	return b
+}
+
+// AppendDHCPDiscover appends a DISCOVER of the client to b: to be answered by broadcast, with
+// its identifier (2 to 255 bytes) and a list of what a device commonly wants.
+func AppendDHCPDiscover(b []byte, xid uint32, mac [6]byte, clientID string) []byte {
+	start := len(b)
+	var head [dhcpFixed + 4]byte
+	head[0], head[1], head[2] = dhcpBootRequest, dhcpEthernet, 6
+	binary.BigEndian.PutUint32(head[4:], xid)
+	binary.BigEndian.PutUint16(head[10:], dhcpBroadcast)
+	copy(head[28:], mac[:])
+	binary.BigEndian.PutUint32(head[dhcpFixed:], dhcpMagic)
+	b = append(b, head[:]...)
+	b = append(b, DHCPOptType, 1, byte(DHCPDiscover), DHCPOptClientID, byte(len(clientID)))
+	b = append(b, clientID...)
+	b = append(b, DHCPOptParameters, 3, DHCPOptSubnetMask, DHCPOptRouter, DHCPOptDNS, DHCPOptEnd)
 	for len(b) < start+dhcpLeastMessage {
 		b = append(b, DHCPOptPad)
 	}
@@ -140,13 +176,16 @@ func appendDHCPHead(b []byte, m *DHCP, r *DHCPReply) []byte {
 }
 
 // appendAsked appends the template's options that the client asks for, each once.
-func (t *DHCPTemplate) appendAsked(b []byte, limit int, asked, hostname []byte) []byte {
+func (t *DHCPTemplate) appendAsked(b []byte, limit int, asked []byte, r *DHCPReply) []byte {
 	if len(asked) == 0 {
 		for _, o := range t.opts {
-			b = appendFitting(b, limit, o)
+			if o[0] != DHCPOptIPv6Only {
+				b = appendFitting(b, limit, o)
+			}
 		}
 		return b
 	}
+	hostname := r.Hostname
 	var done uint64 // bit n: option at place n is in
 	put := func(code byte) {
 		if at := t.place[code]; at != 0 && done&(1<<at) == 0 {
@@ -160,6 +199,7 @@ func (t *DHCPTemplate) appendAsked(b []byte, limit int, asked, hostname []byte) 
 		case code == DHCPOptRouter:
 			put(DHCPOptSubnetMask)
 			put(DHCPOptRouter)
+		case code == DHCPOptIPv6Only && !r.YIAddr.IsValid():
 		case code == DHCPOptHostname && len(hostname) > 0:
 			if n := len(hostname); !named && n <= 255 && len(b)+2+n <= limit {
 				b = append(append(b, DHCPOptHostname, byte(n)), hostname...)

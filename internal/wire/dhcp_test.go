@@ -213,9 +213,81 @@ func checkReply(t testing.TB, m *DHCP, b []byte, r *DHCPReply) {
 	}
 }
 
+// TestDHCPLongOption: a value of more than 255 bytes goes in pieces that the library joins
+// (RFC 3396), or not at all to a client that cannot take them.
+func TestDHCPLongOption(t *testing.T) {
+	for _, n := range []int{1, 254, 255, 256, 510, 511, 1000} {
+		long := make([]byte, n)
+		for i := range long {
+			long[i] = byte(i)
+		}
+		tm, err := NewDHCPTemplate([]DHCPOption{{DHCPOptDNS, []byte{10, 1, 0, 1}}, {DHCPOptEncryptedDNS, long}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []uint16{576, 1500} {
+			var m DHCP
+			asked := dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{DHCPOptEncryptedDNS, DHCPOptDNS})
+			in := request(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), asked, dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(size)))
+			if err := m.Parse(in.ToBytes()); err != nil {
+				t.Fatal(err)
+			}
+			r := DHCPReply{Type: DHCPOffer, YIAddr: netip.MustParseAddr("10.1.2.3"), Server: netip.MustParseAddr("10.1.0.1")}
+			b := AppendDHCPReply(nil, &m, tm, &r)
+			p, err := dhcpv4.FromBytes(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := p.Options.Get(dhcpv4.GenericOptionCode(DHCPOptEncryptedDNS))
+			if fits := n <= 256 || size == 1500; fits && !bytes.Equal(got, long) || !fits && got != nil || len(p.DNS()) != 1 {
+				t.Errorf("%d bytes to a client that takes %d: %d come, DNS %v", n, size, len(got), p.DNS())
+			}
+		}
+	}
+}
+
+// TestDHCPIPv6Only: option 108 goes with an address, to those that list it (RFC 8925 section 3.3).
+func TestDHCPIPv6Only(t *testing.T) {
+	tm, err := NewDHCPTemplate([]DHCPOption{{DHCPOptSubnetMask, []byte{255, 255, 255, 0}}, {DHCPOptIPv6Only, []byte{0, 0, 7, 8}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists := dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{1, DHCPOptIPv6Only})
+	for _, c := range []struct {
+		what  string
+		reply DHCPReply
+		mods  []dhcpv4.Modifier
+		want  bool
+	}{
+		{"listed", DHCPReply{Type: DHCPOffer, YIAddr: netip.MustParseAddr("10.1.2.3")}, []dhcpv4.Modifier{lists}, true},
+		{"an offer of no address", DHCPReply{Type: DHCPOffer, YIAddr: netip.IPv4Unspecified()}, []dhcpv4.Modifier{lists}, true},
+		{"no list", DHCPReply{Type: DHCPOffer, YIAddr: netip.MustParseAddr("10.1.2.3")}, nil, false},
+		{"not listed", DHCPReply{Type: DHCPAck, YIAddr: netip.MustParseAddr("10.1.2.3")}, []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask)}, false},
+		{"the ACK of an INFORM", DHCPReply{Type: DHCPAck}, []dhcpv4.Modifier{lists}, false},
+		{"NAK", DHCPReply{Type: DHCPNak}, []dhcpv4.Modifier{lists}, false},
+	} {
+		var m DHCP
+		in, err := dhcpv4.New(append(c.mods, dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 7}), dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Parse(in.ToBytes()); err != nil {
+			t.Fatal(err)
+		}
+		p, err := dhcpv4.FromBytes(AppendDHCPReply(nil, &m, tm, &c.reply))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait, got := p.IPv6OnlyPreferred()
+		if got != c.want || got && wait.Seconds() != 1800 {
+			t.Errorf("%s: %v, %v", c.what, wait, got)
+		}
+	}
+}
+
 func TestDHCPTemplateRefuses(t *testing.T) {
 	for _, opts := range [][]DHCPOption{
-		{{DHCPOptDNS, make([]byte, 256)}}, {{DHCPOptDNS, nil}, {DHCPOptDNS, nil}}, {{DHCPOptType, []byte{1}}}, {{DHCPOptEnd, nil}}, make([]DHCPOption, 33),
+		{{DHCPOptDNS, make([]byte, 1025)}}, {{DHCPOptDNS, nil}, {DHCPOptDNS, nil}}, {{DHCPOptType, []byte{1}}}, {{DHCPOptEnd, nil}}, make([]DHCPOption, 33),
 	} {
 		if _, err := NewDHCPTemplate(opts); err == nil {
 			t.Errorf("%d options, first %v: no error", len(opts), opts[0].Code)

@@ -3,7 +3,6 @@ package dhcp
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/hotstage/hotstage/internal/plan"
 	"github.com/hotstage/hotstage/internal/wire"
@@ -59,16 +58,29 @@ func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment
 		return seg, fmt.Errorf("the pool %v to %v is not in %v", a.Pool.From, a.Pool.To, s.IPv4)
 	}
 	for _, r := range s.Reservations {
-		if len(r.MAC) != 6 || !seg.Prefix.Contains(r.Addr) {
-			return seg, fmt.Errorf("reservation %s: %v for %v; an Ethernet address and an address in %v are needed", r.Name, r.Addr, r.MAC, s.IPv4)
+		byMAC, byID := len(r.MAC) == 6 && r.ClientID == nil, r.MAC == nil && len(r.ClientID) >= 2 && len(r.ClientID) <= 255
+		if !byMAC && !byID || !seg.Prefix.Contains(r.Addr) {
+			return seg, fmt.Errorf("reservation %s: %v for %s; an Ethernet address or a client identifier, and an address in %v are needed", r.Name, r.Addr, r.Device(), s.IPv4)
 		}
 	}
-	seg.Never = never(p, s, a.Pool)
-	seg.Options = options(s)
+	seg.Never, seg.Partners = never(p, s, a.Pool), partners(p, s, seg.Server)
+	seg.Options, seg.IPv6Only = options(s), s.IPv6Only > 0
 	if _, err := wire.NewDHCPTemplate(seg.Options); err != nil {
 		return seg, err
 	}
 	return seg, nil
+}
+
+// partners lists the addresses of the plan's other DHCP servers in the segment.
+func partners(p *plan.Plan, s *plan.Segment, own netip.Addr) []netip.Addr {
+	var all []netip.Addr
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		if a := n.Attachment(s.Name); a != nil && n.Has(plan.RoleDHCP) && a.IPv4.Addr() != own {
+			all = append(all, a.IPv4.Addr())
+		}
+	}
+	return all
 }
 
 // never lists the pool's addresses that are in use by the plan itself.
@@ -88,47 +100,4 @@ func never(p *plan.Plan, s *plan.Segment, pool plan.Range) []netip.Addr {
 		}
 	}
 	return all
-}
-
-// options are what the segment's clients may have, in the order of their importance.
-func options(s *plan.Segment) []wire.DHCPOption {
-	bits := ^uint32(0) << (32 - s.IPv4.Bits())
-	opts := []wire.DHCPOption{{
-		Code: wire.DHCPOptSubnetMask, Data: []byte{byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)},
-	}}
-	add := func(code byte, data []byte) {
-		if len(data) > 0 {
-			opts = append(opts, wire.DHCPOption{Code: code, Data: data})
-		}
-	}
-	if s.Gateway4.Is4() {
-		add(wire.DHCPOptRouter, addresses(s.Gateway4))
-	}
-	add(wire.DHCPOptDNS, addresses(s.DNS4...))
-	add(wire.DHCPOptDomain, []byte(s.Domain))
-	add(wire.DHCPOptNTP, addresses(s.NTP4...))
-	add(wire.DHCPOptBroadcast, addresses(plan.LastAddr(s.IPv4)))
-	add(wire.DHCPOptDomainSearch, searchList(s.Domain))
-	return opts
-}
-
-func addresses(as ...netip.Addr) []byte {
-	var b []byte
-	for _, a := range as {
-		v := a.As4()
-		b = append(b, v[:]...)
-	}
-	return b
-}
-
-// searchList encodes a domain as RFC 3397 section 2 wants it: DNS labels.
-func searchList(domain string) []byte {
-	var b []byte
-	for l := range strings.SplitSeq(strings.TrimSuffix(domain, "."), ".") {
-		if l == "" || len(l) > 63 {
-			return nil
-		}
-		b = append(append(b, byte(len(l))), l...)
-	}
-	return append(b, 0)
 }

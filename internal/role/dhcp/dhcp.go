@@ -10,6 +10,13 @@
 // silent about addresses of another one's part, and says NAK to an address of another
 // network.
 //
+// A flood of made-up devices takes nothing from those that have an address or come back to
+// theirs, and holds what it takes for 10 minutes instead of a lease; see surge.
+//
+// A guard on each segment notices servers that the plan does not have, and devices that use
+// an address of the pool without a lease, and names them. It probes addresses before they
+// are wanted, so that an offer still touches memory alone.
+//
 // Rapid commit (RFC 4039) is left out on purpose: it would let one packet with a made-up
 // MAC address bind an address for a whole lease, where an offer is gone after 20 s; and with
 // two servers on a segment every client would hold two leases.
@@ -41,12 +48,14 @@ type Segment struct {
 	Server       netip.Addr   // our address there and our server identifier
 	Prefix       netip.Prefix // the segment's network
 	Pool         plan.Range   // this node's part
+	Partners     []netip.Addr // the plan's other DHCP servers there
 	Never        []netip.Addr // addresses within the pool that no client may have
 	Relays       []netip.Addr // relays in the segment whose requests are served (giaddr, RFC 1542)
 	Lease        time.Duration
 	Domain       string // of the clients' names
 	Reservations []plan.Reservation
 	Options      []wire.DHCPOption // for every client that asks, and in this order for one that names none
+	IPv6Only     bool              // Options has 108: clients that can shall do without IPv4
 }
 
 // Server serves DHCPv4 on all segments of a node. It is a task.Task and a task.Reporter.
@@ -87,7 +96,8 @@ func New(cfg Config, book leaseBook, clock Clock, m *Metrics, tell func(fact.Eve
 	for _, g := range s.segments {
 		s.links = append(s.links, &link{
 			relays: relays, seg: g, ledger: s.ledger, clock: clock, m: m, tell: s.tell, limit: newLimiter(), tried: make(chan struct{}),
-			open: func() (door, error) { return openDoor(g.cfg.Device, g.cfg.Server) },
+			guard: newGuard(g, clock, m, s.tell),
+			open:  func() (door, error) { return openDoor(g.cfg.Device, g.cfg.Server) }, listen: func() (ear, error) { return openEar(g.cfg.Device) },
 		})
 	}
 	for _, l := range s.links {
@@ -205,7 +215,7 @@ func (s *Server) tidy(g *segment, window bool) {
 func (s *Server) Checks() []fact.Check {
 	checks := []fact.Check{s.ledger.check()}
 	for _, l := range s.links {
-		checks = append(checks, l.check())
+		checks = append(checks, l.check(), l.guard.check(read(s.clock)))
 	}
 	for _, g := range s.segments {
 		checks = append(checks, g.poolCheck(), s.takeUpCheck(g))

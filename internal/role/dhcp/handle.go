@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"sync"
@@ -52,12 +53,13 @@ const (
 	noReplyDue  // RELEASE, DECLINE
 	undelivered // the device did not take the reply
 	tooLate     // the store took longer than ackWithin
+	watching    // a guard of ours looks for servers that the plan does not have
 	silences
 )
 
 var silenceWords = [silences]string{
 	"replied", "malformed", "relayed", "too-many", "not-for-us", "unknown-client", "pool-full", "store-down",
-	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late",
+	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "watch",
 }
 
 // delivery is how a reply goes, RFC 2131 section 4.1.
@@ -112,8 +114,9 @@ func newSegment(cfg Segment, boot string, n *names) (*segment, error) {
 
 // clientKey is the client's identity within the segment: the client identifier (RFC 2131
 // section 4.2, RFC 4361) after an 'i', or its hardware address after an 'm'. A reservation
-// belongs to the hardware address, whatever system is booted on it. The bytes are valid
-// until the next call.
+// by MAC belongs to the hardware address, whatever system is booted on it and whatever
+// identifier that sends; one by client identifier to whoever sends that identifier from a
+// hardware address without a reservation. The bytes are valid until the next call.
 func (g *segment) clientKey(m *wire.DHCP) []byte {
 	if id := m.ClientID; len(id) >= 2 && len(id) <= 255 && g.pool.byMAC[m.CHAddr] == nil {
 		g.key[0] = 'i'
@@ -136,6 +139,10 @@ func (g *segment) handle(at moment, m *wire.DHCP, broadcast, canGrant bool, a *a
 			return
 		}
 		broadcast = true // of the client's: RENEWING is unicast to us, past the relay
+	}
+	if seeks(m) {
+		a.why = watching
+		return
 	}
 	g.pool.expire(at, expiryWork, g.ended)
 	key := g.clientKey(m)
@@ -174,16 +181,23 @@ func (g *segment) discover(at moment, m *wire.DHCP, key []byte, canGrant bool, a
 		a.why = storeDown
 		return
 	}
-	b := g.pool.choose(key, m.CHAddr, m.Requested)
-	if b == nil {
+	b, forgoes := g.pool.choose(at.boot, key, m.Requested), g.cfg.IPv6Only && bytes.IndexByte(m.Parameters, wire.DHCPOptIPv6Only) >= 0
+	switch {
+	case b == nil && forgoes:
+		// RFC 8925 section 3.3: it needs no address to be told to do without. The others get
+		// one with it: clients exist that take an offer of 0.0.0.0 for none.
+		g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: netip.IPv4Unspecified()})
+		return
+	case b == nil:
 		a.why = full
 		return
-	}
-	if b.state != bound && !b.owner {
+	case b.state != bound && !b.owner:
 		g.pool.offer(b, key, at.boot+offerFor)
+		b.forgoes = forgoes
 	}
 	g.made++
-	g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: b.addr, Lease: seconds(g.cfg.Lease)})
+	lease, _ := g.term(at, b, key, b.state == bound && b.client == string(key))
+	g.write(m, a, wire.DHCPReply{Type: wire.DHCPOffer, YIAddr: b.addr, Lease: seconds(lease)})
 }
 
 // request: RFC 2131 section 4.3.2, whose four states are told apart by what is filled in
@@ -219,8 +233,7 @@ func (g *segment) selecting(at moment, m *wire.DHCP, key []byte, canGrant bool, 
 	if m.ServerID != g.cfg.Server {
 		// "implicitly declining" our offer: section 3.1, item 3.
 		if b := g.pool.offered[string(key)]; b != nil {
-			g.pool.lapse(b)
-			g.pool.lapsed-- // it was heard, and that is what lapsed counts against
+			g.pool.heed(b)
 		}
 		a.why = notForUs
 		return
@@ -245,7 +258,7 @@ func (g *segment) reboot(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 		a.why = notForUs
 		return
 	}
-	own, mine := g.pool.clients[string(key)], g.pool.reserved(m.CHAddr, key)
+	own, mine := g.pool.clients[string(key)], g.pool.reserved(key)
 	switch {
 	case mine == b:
 		g.grant(at, m, key, b, canGrant, a)
@@ -282,7 +295,7 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 // mayHave says whether granting the address to the client takes it from nobody and leaves
 // the client with one live lease.
 func (g *segment) mayHave(b *binding, m *wire.DHCP, key []byte) bool {
-	if own := g.pool.reserved(m.CHAddr, key); own != nil || b.owner {
+	if own := g.pool.reserved(key); own != nil || b.owner {
 		return own == b
 	}
 	// A live lease of an address that the plan has since reserved for another device is
@@ -293,10 +306,12 @@ func (g *segment) mayHave(b *binding, m *wire.DHCP, key []byte) bool {
 	switch b.state {
 	case bound:
 		return b.client == string(key)
-	case declined:
-		return false
+	case declined: // who answers for it may have had it before the leases were lost
+		return b.squat && b.mac == m.CHAddr
 	}
-	return b.offeredTo == "" || b.offeredTo == string(key)
+	// A restart of ours forgets offers. A free address that was another client's is asked for
+	// by guessing more likely than by such an offer: who was made one asks for a new one.
+	return b.offeredTo == string(key) || b.offeredTo == "" && (b.client == "" || b.client == string(key))
 }
 
 // grant binds the address in memory and makes the ACK, to be sent once it is stored.
@@ -313,8 +328,9 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	case len(m.Hostname) > 0 || !again:
 		host = label(m.Hostname)
 	}
+	lease, trial := g.term(at, b, key, again)
 	if again && b.durable == nil && host == b.host && b.mac == m.CHAddr &&
-		at.boot-b.granted < g.cfg.Lease/freshPart && b.ends-at.boot > g.cfg.Lease/2 {
+		at.boot-b.granted < lease/freshPart && b.ends-at.boot > lease/2 {
 		g.ack(m, a, b, b.ends-at.boot)
 		return
 	}
@@ -324,10 +340,10 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	}
 	r := record{
 		state: bound, mac: m.CHAddr, host: host, start: at.wall,
-		until: at.wall.Add(g.cfg.Lease), granted: at.boot, ends: at.boot + g.cfg.Lease,
+		until: at.wall.Add(lease), granted: at.boot, first: at.boot, ends: at.boot + lease, trial: trial,
 	}
 	if again {
-		r.client, r.start = b.client, b.start
+		r.client, r.start, r.first = b.client, b.start, b.first
 	} else {
 		r.client = string(key)
 		g.unname(b)
@@ -335,7 +351,7 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	g.pool.grant(b, r)
 	b.xid = m.XID
 	a.grant, a.gen, a.rec = b, b.gen, r
-	g.ack(m, a, b, g.cfg.Lease)
+	g.ack(m, a, b, lease)
 }
 
 func (g *segment) ack(m *wire.DHCP, a *answer, b *binding, left time.Duration) {
@@ -405,7 +421,7 @@ func (g *segment) write(m *wire.DHCP, a *answer, r wire.DHCPReply) {
 	if r.Lease != 0 {
 		r.Renew, r.Rebind = renewal(r.Lease, m.XID)
 	}
-	if b := g.pool.byMAC[m.CHAddr]; b != nil {
+	if b := g.pool.owners[string(g.clientKey(m))]; b != nil {
 		r.Hostname = b.title
 	}
 	a.reply = r.Type
@@ -414,7 +430,7 @@ func (g *segment) write(m *wire.DHCP, a *answer, r wire.DHCPReply) {
 		a.way, a.dst = toRelay, m.GIAddr
 	case m.CIAddr.Is4() && !m.CIAddr.IsUnspecified():
 		a.way, a.dst = toAddress, m.CIAddr
-	case m.Broadcast:
+	case m.Broadcast || r.YIAddr.IsUnspecified():
 		a.way, a.dst = toAll, broadcast4
 	default:
 		a.way, a.dst = toHardware, r.YIAddr

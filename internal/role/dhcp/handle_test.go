@@ -281,6 +281,50 @@ func TestReservation(t *testing.T) {
 	}
 }
 
+// TestReservationByClientID: the device is known by its identifier, whatever its hardware
+// address; a reservation of that hardware address goes first.
+func TestReservationByClientID(t *testing.T) {
+	cfg := hall()
+	cfg.Reservations = []plan.Reservation{
+		{Name: "screen", ClientID: []byte("lobby-screen"), Addr: addr("10.1.0.12")}, {Name: "printer", MAC: mac(3), Addr: addr("10.1.0.200")},
+	}
+	d := newDesk(t, cfg)
+	screen := id("lobby-screen")
+	if a := d.lease(mac(1), screen); a != "10.1.0.12" {
+		t.Fatalf("the screen got %q", a)
+	}
+	for _, c := range []struct {
+		what string
+		mac  net.HardwareAddr
+		kind dhcpv4.MessageType
+		mods []dhcpv4.Modifier
+		want string
+	}{
+		{"another card, the same identifier", mac(2), discover, []dhcpv4.Modifier{screen}, "offer 10.1.0.12 to hardware"},
+		{"and reboots with it", mac(2), request, []dhcpv4.Modifier{screen, wants("10.1.0.12")}, "ack 10.1.0.12 to hardware"},
+		{"and renews with it", mac(1), request, []dhcpv4.Modifier{screen, from("10.1.0.12")}, "ack 10.1.0.12 to 10.1.0.12"},
+		{"and remembers another address", mac(2), request, []dhcpv4.Modifier{screen, wants("10.1.0.15")}, "nak to all"},
+		{"its card without the identifier", mac(1), discover, nil, "offer 10.1.0.10 to hardware"},
+		{"its card with another identifier", mac(1), request, []dhcpv4.Modifier{id("other"), wants("10.1.0.12"), server("10.1.0.2")}, "nak to all"},
+		{"a device with a reservation by MAC sends it", mac(3), discover, []dhcpv4.Modifier{screen}, "offer 10.1.0.200 to hardware"},
+	} {
+		if got := words(d, d.hand(message(t, c.mac, c.kind, c.mods...), true)); got != c.want {
+			t.Errorf("%s: %s; want %s", c.what, got, c.want)
+		}
+	}
+	ask := dhcpv4.WithRequestedOptions(dhcpv4.OptionHostName)
+	if ack := d.reply(d.ask(mac(2), request, screen, hostname("x"), ask, wants("10.1.0.12"))); ack.HostName() != "screen" {
+		t.Errorf("host name %q, want the reservation's", ack.HostName())
+	}
+	if _, ok := d.g.names.nameOf(addr("10.1.0.12")); ok {
+		t.Error("the lease has a name beside the plan's")
+	}
+	d.restart(cfg)
+	if got := words(d, d.ask(mac(4), request, screen, from("10.1.0.12"))); got != "ack 10.1.0.12 to 10.1.0.12" {
+		t.Errorf("after a restart, with another card: %s", got)
+	}
+}
+
 // TestReservationOfALeasedAddress: the plan reserves an address that another client has.
 func TestReservationOfALeasedAddress(t *testing.T) {
 	d := newDesk(t, hall())
@@ -450,7 +494,15 @@ func FuzzHandle(f *testing.F) {
 	f.Add(message(f, mac(9), request, from("10.1.0.10")), false)
 	f.Add(message(f, mac(9), release, from("10.1.0.10"), server("10.1.0.2")), false)
 	f.Add(message(f, mac(9), decline, wants("10.1.0.10"), server("10.1.0.2"), id("xyz")), true)
-	d := newDesk(f, hall())
+	f.Add(message(f, mac(9), discover, dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{1, 3, 108, 114, 119, 121, 162})), true)
+	f.Add(message(f, mac(9), discover, id(seekID+"10.1.0.3")), true)
+	f.Add(message(f, mac(9), request, wants("10.1.0.12"), id("screen")), true)
+	cfg := hall()
+	cfg.IPv6Only = true
+	cfg.Options = append(cfg.Options, wire.DHCPOption{Code: wire.DHCPOptIPv6Only, Data: []byte{0, 0, 7, 8}}, wire.DHCPOption{Code: wire.DHCPOptEncryptedDNS, Data: make([]byte, 300)})
+	cfg.Reservations = []plan.Reservation{{Name: "screen", ClientID: []byte("screen"), Addr: addr("10.1.0.12")}}
+	d := newDesk(f, cfg)
+	d.g.pool.surge.from = 2
 	had := addr(d.lease(mac(1)))
 	f.Fuzz(func(t *testing.T, b []byte, broadcast bool) {
 		d.t = t
@@ -495,6 +547,7 @@ func BenchmarkExchange(b *testing.B) {
 		}
 	})
 	b.Run("request", func(b *testing.B) {
+		d = newDesk(b, wideHall(time.Hour)) // the discovers may have been offered its address
 		b.ReportAllocs()
 		for b.Loop() {
 			d.clock.pass(2 * time.Minute) // past freshPart: each makes a commit

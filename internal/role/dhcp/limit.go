@@ -11,25 +11,36 @@ import (
 const (
 	limitBurst   = 40
 	limitEvery   = 100 * time.Millisecond
-	limitBuckets = 8192 // shared by hash: 6,000 devices at once collide without harm
+	limitBuckets = 8192 // a row
 )
 
-// limiter gives every hardware address its share, in a table of fixed size. Not safe for
-// concurrent use.
+// limiter gives every hardware address its share, in two tables of fixed size. A client has a
+// bucket in each by a hash of its own there, takes from both, and is heard while either has
+// something left. One that never stops asking empties its two; among 6,000 devices about
+// one shares the first and one the second, and that one's other bucket is its own. Not safe
+// for concurrent use.
 type limiter struct {
-	seed    maphash.Seed
-	buckets [limitBuckets]struct {
-		left uint32
-		at   uint32 // boot clock in units of limitEvery
-	}
+	seed maphash.Seed
+	rows [2][limitBuckets]bucket
+}
+
+type bucket struct {
+	left uint32
+	at   uint32 // boot clock in units of limitEvery
 }
 
 func newLimiter() *limiter { return &limiter{seed: maphash.MakeSeed()} }
 
 // allow takes one message of the client at the moment now of the boot clock.
 func (l *limiter) allow(mac [6]byte, now time.Duration) bool {
-	b := &l.buckets[maphash.Bytes(l.seed, mac[:])%limitBuckets]
+	h := maphash.Bytes(l.seed, mac[:])
 	tick := uint32(now/limitEvery) + limitBurst // so that an unused bucket, at 0, is full
+	one := l.rows[0][h%limitBuckets].take(tick)
+	two := l.rows[1][h/limitBuckets%limitBuckets].take(tick)
+	return one || two
+}
+
+func (b *bucket) take(tick uint32) bool {
 	b.left = min(limitBurst, b.left+min(limitBurst, tick-b.at))
 	b.at = tick
 	if b.left == 0 {

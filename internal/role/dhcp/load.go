@@ -74,6 +74,7 @@ func (g *segment) take(at moment, l fact.Lease) {
 	}
 	r.ends = g.endOf(at, l)
 	r.granted = r.ends - g.cfg.Lease
+	r.trial = !b.owner && g.cfg.Lease > trialFor && (l.State == fact.LeaseBound || l.State == fact.LeaseExpired) && l.Expires.Sub(l.Start) <= trialFor
 	switch l.State {
 	case fact.LeaseBound:
 		r.state = bound

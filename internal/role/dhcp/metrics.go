@@ -20,6 +20,7 @@ type Metrics struct {
 	grants   prometheus.Histogram
 	pool     *prometheus.GaugeVec
 	queue    prometheus.Gauge
+	rogues   *prometheus.CounterVec
 }
 
 var typeWords = [...]string{
@@ -43,7 +44,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, []string{"type"})
 	silent := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "hotstage_dhcp_silent_total",
-		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; relayed: a relay that the plan does not name under relays of its segment.",
+		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; relayed: a relay that the plan does not name under relays of its segment; watch: another node of ours looks for rogue servers, which is as it should be.",
 	}, []string{"reason"})
 	m := &Metrics{
 		states: map[string]prometheus.Counter{},
@@ -75,7 +76,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Leases that wait for the disk. Near 8192 messages are dropped: look at the disk.",
 		}),
 	}
-	reg.MustRegister(messages, states, replies, silent, m.commits, m.rows, m.failures, m.grants, m.pool, m.queue)
+	m.rogues = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "hotstage_dhcp_rogue_replies_total",
+		Help: "Messages heard of DHCP servers that the plan does not have, by segment. Any: devices get a wrong network; find the server by the event rogue-dhcp and shut its port; turn DHCP snooping on.",
+	}, []string{"segment"})
+	reg.MustRegister(messages, states, replies, silent, m.commits, m.rows, m.failures, m.grants, m.pool, m.queue, m.rogues)
 	for i, w := range typeWords {
 		m.messages[i], m.replies[i] = messages.WithLabelValues(w), replies.WithLabelValues(w)
 	}
@@ -108,6 +113,8 @@ func (m *Metrics) answered(a *answer) {
 func (m *Metrics) silent(why silence) { m.silences[why].Inc() }
 
 func (m *Metrics) sent(t wire.DHCPType) { m.replies[t].Inc() }
+
+func (m *Metrics) rogue(segment string) { m.rogues.WithLabelValues(segment).Inc() }
 
 func (m *Metrics) granted(d time.Duration) { m.grants.Observe(d.Seconds()) }
 

@@ -43,7 +43,10 @@ type record struct {
 	start   time.Time
 	until   time.Time // ends on the wall clock, for people
 	granted time.Duration
+	first   time.Duration // the first grant of a row, on the boot clock; 0 after a restart
 	ends    time.Duration
+	trial   bool // a stranger's first lease in a surge
+	squat   bool // declined: mac answers for it and has no lease of it
 }
 
 // binding is one address of the pool.
@@ -53,7 +56,7 @@ type binding struct {
 	// durable is what the store says while a grant is on its way there; nil when record is it.
 	durable *record
 	gen     uint32 // counts changes, so that a commit knows whether it is still the last word
-	owner   bool   // reserved for a MAC address: never in a list
+	owner   bool   // reserved for one client: never in a list
 	title   []byte // the reservation's name
 	dirty   bool   // its end is not in the store yet
 	name    string // FQDN that the lease has in names
@@ -61,6 +64,10 @@ type binding struct {
 
 	offeredTo string // client key, "" when not offered
 	offerEnds time.Duration
+	forgoes   bool // the offer is to a client that will most likely do without (RFC 8925)
+
+	probed  time.Duration // when it was last probed; 0: never
+	unheard int           // probes since somebody answered
 
 	in         *list // fresh, past, offers or resting; nil when bound
 	prev, next *binding
@@ -73,7 +80,8 @@ type pool struct {
 	first   uint32
 	slots   []*binding // by address - first; nil: never given (a gateway, a server)
 	outside map[netip.Addr]*binding
-	byMAC   map[[6]byte]*binding // reservations
+	owners  map[string]*binding  // reservations, by client key
+	byMAC   map[[6]byte]*binding // those of hardware addresses again
 	clients map[string]*binding  // the last address of each client, live or not
 	offered map[string]*binding
 
@@ -81,11 +89,12 @@ type pool struct {
 	live                         expiries
 	dirty                        []*binding
 	lapsed                       uint64 // offers that nobody took
+	surge                        surge
 }
 
 func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) *pool {
 	p := &pool{
-		outside: map[netip.Addr]*binding{}, byMAC: map[[6]byte]*binding{},
+		outside: map[netip.Addr]*binding{}, owners: map[string]*binding{}, byMAC: map[[6]byte]*binding{},
 		clients: map[string]*binding{}, offered: map[string]*binding{},
 	}
 	if r.IsValid() {
@@ -109,6 +118,11 @@ func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) 
 			p.outside[res.Addr] = b
 		}
 		b.owner, b.title = true, []byte(res.Name)
+		if len(res.ClientID) > 0 {
+			p.owners["i"+string(res.ClientID)] = b
+			continue
+		}
+		p.owners["m"+string(res.MAC)] = b
 		p.byMAC[[6]byte(res.MAC)] = b
 	}
 	for _, b := range p.slots {
@@ -116,6 +130,7 @@ func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) 
 			p.fresh.pushBack(b)
 		}
 	}
+	p.surge = newSurge(p.fresh.n)
 	return p
 }
 
@@ -145,7 +160,7 @@ func (p *pool) size() int { return p.fresh.n + p.past.n + p.offers.n + p.resting
 // leased is how many of them are bound.
 func (p *pool) leased() int {
 	n := len(p.live)
-	for _, b := range p.byMAC {
+	for _, b := range p.owners {
 		if b.state == bound {
 			n--
 		}
@@ -153,10 +168,10 @@ func (p *pool) leased() int {
 	return n
 }
 
-// reserved is the address that is kept for the device, or nil: there is none, or somebody
+// reserved is the address that is kept for the client, or nil: there is none, or somebody
 // else still has a lease of it from before the plan reserved it.
-func (p *pool) reserved(mac [6]byte, client []byte) *binding {
-	b := p.byMAC[mac]
+func (p *pool) reserved(client []byte) *binding {
+	b := p.owners[string(client)]
 	if b == nil || b.state == bound && b.client != string(client) {
 		return nil
 	}
@@ -178,6 +193,8 @@ func (p *pool) shelve(b *binding) {
 		p.fresh.pushBack(b)
 	case b.state == declined:
 		p.resting.pushBack(b)
+	case b.trial:
+		p.past.pushFront(b)
 	default:
 		p.past.pushBack(b)
 	}
@@ -220,8 +237,10 @@ func (p *pool) grant(b *binding, r record) {
 		b.durable = &was
 	}
 	if o := p.offered[r.client]; o != nil && o != b { // it has another address now: one lease per client
-		p.lapse(o)
-		p.lapsed--
+		p.heed(o)
+	}
+	if !b.owner && p.clients[r.client] == nil {
+		p.surge.stranger(r.granted)
 	}
 	p.put(b, r)
 }
@@ -280,18 +299,26 @@ func (p *pool) offer(b *binding, client []byte, until time.Duration) {
 	}
 	b.in.remove(b)
 	p.offers.pushBack(b)
-	b.offerEnds = until
+	b.offerEnds, b.forgoes = until, false
 }
 
 // lapse takes an offer back.
 func (p *pool) lapse(b *binding) {
 	p.lift(b)
+	if !b.forgoes {
+		p.lapsed++
+	}
 	if b.state == fresh {
 		p.fresh.pushBack(b) // behind the others: its client may still ask for it
 	} else {
 		p.past.pushFront(b) // it has been free the longest
 	}
-	p.lapsed++
+}
+
+// heed takes an offer back whose client was heard, so that it does not count as lapsed.
+func (p *pool) heed(b *binding) {
+	b.forgoes = true
+	p.lapse(b)
 }
 
 // leastOffers may stand in any pool, however small.
@@ -331,26 +358,37 @@ func (p *pool) expire(at moment, work int, f func(*binding)) {
 // choose finds the address to offer, or nil when there is none: the client's reservation;
 // the address it was offered or has; the one it had; the one it asks for; one that nobody
 // had; the one whose lease ended the longest ago (RFC 2131 section 4.3.1, which also lets
-// us refuse the wish of a client for an address that another one may come back to).
-func (p *pool) choose(client []byte, mac [6]byte, wish netip.Addr) *binding {
-	if b := p.reserved(mac, client); b != nil {
+// us refuse the wish of a client for an address that another one may come back to). Who
+// comes back to its address goes before a stranger who was just offered it.
+func (p *pool) choose(at time.Duration, client []byte, wish netip.Addr) *binding {
+	if b := p.reserved(client); b != nil {
 		return b
 	}
 	if b := p.offered[string(client)]; b != nil {
 		return b
 	}
 	own := p.clients[string(client)]
+	if own != nil && !own.owner && own.state != bound && own.offeredTo != "" && p.clients[own.offeredTo] == nil {
+		p.heed(own)
+	}
 	if own != nil && !own.owner && (own.state == bound || own.free()) {
 		return own
 	}
 	for p.offers.n >= p.offersAllowed() {
 		p.lapse(p.offers.front)
 	}
-	if b := p.at(wish); b != nil && !b.owner && b.free() && (b.state == fresh || p.fresh.n == 0) {
+	kept := 0
+	if own == nil {
+		kept = p.kept(at)
+	}
+	if b := p.at(wish); b != nil && !b.owner && b.free() && (b.state == fresh || p.fresh.n == 0 && kept == 0) {
 		return b
 	}
 	if p.fresh.front != nil {
 		return p.fresh.front
+	}
+	if p.past.n <= kept {
+		return nil
 	}
 	return p.past.front
 }

@@ -23,6 +23,8 @@ type link struct {
 	tell   *teller
 	relays map[netip.Addr]*link // of all segments, by the relays' addresses
 	open   func() (door, error)
+	listen func() (ear, error) // nil: the link has no guard
+	guard  *guard
 	limit  *limiter
 	drops  atomic.Uint64
 
@@ -86,7 +88,9 @@ func (l *link) serve(ctx context.Context, d door) error {
 		defer watch.Done()
 		gone = l.watch(ctx, d, done)
 	}()
+	stop := l.beside(ctx)
 	err := l.receive(ctx, d)
+	stop()
 	close(done)
 	watch.Wait()
 	if gone != nil {

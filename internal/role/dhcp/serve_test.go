@@ -103,6 +103,7 @@ func inBubble(t *testing.T, cfg Segment, f func(s *shop)) {
 			defer s.mu.Unlock()
 			s.events = append(s.events, e)
 		})
+		s.links[0].listen = nil
 		s.links[0].open = func() (door, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -34,15 +34,19 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		}
 		cfg.Links = append(cfg.Links, Link{
 			Segment: seg.Name, Device: a.Device, Prefix: seg.IPv6.Masked(),
-			DNS: seg.DNS6, Domain: seg.Domain, MTU: smallestMTU(p.Site(n.Site)),
+			DNS: seg.DNS6, Search: seg.Search, MTU: smallestMTU(p.Site(n.Site), seg.MTU), Portal: seg.CaptivePortal,
 		})
 	}
 	return cfg, nil
 }
 
-// smallestMTU is that of the site's uplinks with IPv6, or 0 when all carry Ethernet's.
-func smallestMTU(site *plan.Site) int {
+// smallestMTU is that of the site's uplinks with IPv6 and of the segment (0: not given), or 0
+// when all carry Ethernet's.
+func smallestMTU(site *plan.Site, segment int) int {
 	least := ethernetMTU
+	if segment > 0 {
+		least = min(least, segment)
+	}
 	if site != nil {
 		for _, u := range site.Uplinks {
 			if u.IPv6.IsValid() && u.MTU > 0 {

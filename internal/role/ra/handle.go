@@ -135,8 +135,11 @@ func (l Link) advertisement(mac net.HardwareAddr, final bool) *ndp.RouterAdverti
 	if len(l.DNS) > 0 {
 		m.Options = append(m.Options, &ndp.RecursiveDNSServer{Lifetime: routerLifetime, Servers: l.DNS})
 	}
-	if l.Domain != "" {
-		m.Options = append(m.Options, &ndp.DNSSearchList{Lifetime: routerLifetime, DomainNames: []string{l.Domain}})
+	if len(l.Search) > 0 {
+		m.Options = append(m.Options, &ndp.DNSSearchList{Lifetime: routerLifetime, DomainNames: l.Search})
+	}
+	if l.Portal != "" { // RFC 8910 section 2.3
+		m.Options = append(m.Options, &ndp.CaptivePortal{URI: l.Portal})
 	}
 	return m
 }

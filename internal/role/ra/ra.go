@@ -1,6 +1,6 @@
 // Package ra announces IPv6 to the segments of which this node is the gateway: router
 // advertisements (RFC 4861 section 6.2) with the prefix for autoconfiguration (RFC 4862),
-// the resolvers and the search domain (RFC 8106). It answers solicitations, says farewell
+// the resolvers and the search domains (RFC 8106), and the captive portal (RFC 8910). It answers solicitations, says farewell
 // when it stops, and notices other routers, because one laptop that shares its connection
 // can take a whole segment's IPv6 away.
 package ra
@@ -26,8 +26,9 @@ type Link struct {
 	Device  string
 	Prefix  netip.Prefix // a /64, for autoconfiguration and on-link
 	DNS     []netip.Addr // RDNSS, nearest first; may be empty
-	Domain  string       // DNSSL; may be empty
+	Search  []string     // DNSSL; may be empty
 	MTU     int          // bytes; 0: no MTU option, the link's own holds
+	Portal  string       // captive portal's API or that there is none (RFC 8910); may be empty
 }
 
 // Server announces on every link of its Config. Make it with New.

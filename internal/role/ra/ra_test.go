@@ -80,7 +80,7 @@ func (p *paper) all() []sentRA {
 
 func testLink() Link {
 	return Link{Segment: "hall", Device: "p0", Prefix: netip.MustParsePrefix("2001:db8:1::/64"),
-		DNS: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}, Domain: "yapc.example", MTU: 1454}
+		DNS: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}, Search: []string{"yapc.example", "example.org"}, MTU: 1454, Portal: "https://portal.yapc.example/api"}
 }
 
 // bench starts a server on paper within a synctest bubble and returns its socket, the
@@ -354,7 +354,8 @@ func TestAdvertisement(t *testing.T) {
 			&ndp.PrefixInformation{PrefixLength: 64, OnLink: true, AutonomousAddressConfiguration: true,
 				ValidLifetime: 90 * time.Minute, PreferredLifetime: 45 * time.Minute, Prefix: netip.MustParseAddr("2001:db8:1::")},
 			&ndp.RecursiveDNSServer{Lifetime: 45 * time.Minute, Servers: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}},
-			&ndp.DNSSearchList{Lifetime: 45 * time.Minute, DomainNames: []string{"yapc.example"}},
+			&ndp.DNSSearchList{Lifetime: 45 * time.Minute, DomainNames: []string{"yapc.example", "example.org"}},
+			&ndp.CaptivePortal{URI: "https://portal.yapc.example/api"},
 		},
 	}
 	if diff := cmp.Diff(ndp.Message(want), back, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -368,7 +369,7 @@ func testPlan() *plan.Plan {
 		Sites: []plan.Site{{Name: "venue", Uplinks: []plan.Uplink{
 			{Name: "flets", IPv6: netip.MustParsePrefix("2001:db8::/32"), MTU: 1454}, {Name: "v4only", MTU: 1400}}}},
 		Segments: []plan.Segment{
-			{Name: "hall", IPv6: six, Domain: "yapc.example", DNS6: []netip.Addr{six.Addr().Next()}},
+			{Name: "hall", IPv6: six, Search: []string{"yapc.example"}, CaptivePortal: plan.NoPortal, MTU: 1400, DNS6: []netip.Addr{six.Addr().Next()}},
 			{Name: "four", IPv4: netip.MustParsePrefix("10.0.0.0/24")},
 			{Name: "other", IPv6: netip.MustParsePrefix("2001:db8:2::/64")},
 		},
@@ -386,7 +387,7 @@ func TestConfigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Links: []Link{{Segment: "hall", Device: "br101", Prefix: netip.MustParsePrefix("2001:db8:1::/64"),
-		DNS: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}, Domain: "yapc.example", MTU: 1454}}}
+		DNS: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}, Search: []string{"yapc.example"}, MTU: 1400, Portal: plan.NoPortal}}}
 	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	samePrefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if diff := cmp.Diff(want, cfg, same, samePrefix); diff != "" {

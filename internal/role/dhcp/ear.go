@@ -1,0 +1,175 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// ear hears on one device what is said beside our clients: messages of other DHCP servers,
+// and answers to our ARP probes. hear is for one goroutine, say for another; neither frame
+// is kept. hear's error is os.ErrClosed after Close.
+type ear interface {
+	hear(b []byte) (int, error)
+	say(frame []byte) error
+	hardware() [6]byte
+	Close() error
+}
+
+// socketEar is a packet socket on a device of the namespace that it was opened in.
+type socketEar struct {
+	file *os.File
+	conn syscall.RawConn
+	to   unix.SockaddrLinklayer
+}
+
+// heard is what the kernel lets through: ARP replies, and first fragments of UDP from port
+// 67. So the opening rush costs the ear nothing.
+var heard = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 12, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipFalse: 2},
+	bpf.LoadAbsolute{Off: 20, Size: 2}, // operation, RFC 826
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 9, SkipFalse: 8},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipFalse: 7},
+	bpf.LoadAbsolute{Off: 23, Size: 1}, // protocol
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 5},
+	bpf.LoadAbsolute{Off: 20, Size: 2}, // fragment offset
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 3},
+	bpf.LoadMemShift{Off: 14}, // X: length of the IPv4 header
+	bpf.LoadIndirect{Off: 14, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: serverPort, SkipTrue: 0, SkipFalse: 1},
+	bpf.RetConstant{Val: 0},
+	bpf.RetConstant{Val: messageRoom + 18},
+}
+
+// openEar opens the device, which must be there.
+func openEar(device string) (ear, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open packet socket on %s: %w", device, err)
+	}
+	e := &socketEar{file: os.NewFile(uintptr(fd), device)}
+	if err := e.prepare(fd, device); err != nil {
+		e.file.Close()
+		return nil, fmt.Errorf("listen to other servers on %s: %w", device, err)
+	}
+	return e, nil
+}
+
+func (e *socketEar) prepare(fd int, device string) error {
+	dev, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
+	}
+	raw, err := bpf.Assemble(heard)
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		return fmt.Errorf("ignore our own frames: %w", err)
+	}
+	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network byte order
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: dev.Index}); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	e.to = unix.SockaddrLinklayer{Ifindex: dev.Index, Halen: 6}
+	e.conn, err = e.file.SyscallConn()
+	return err
+}
+
+func (e *socketEar) hear(b []byte) (int, error) { return e.file.Read(b) }
+
+func (e *socketEar) say(frame []byte) error {
+	to := e.to
+	copy(to.Addr[:], frame[:6])
+	return sendNow(e.conn, frame, &to)
+}
+
+// hardware is the device's address now: a bridge changes it with its ports.
+func (e *socketEar) hardware() (mac [6]byte) {
+	// packet(7): the name of a bound packet socket has the device's address.
+	_ = e.conn.Control(func(fd uintptr) {
+		if a, err := unix.Getsockname(int(fd)); err == nil {
+			if l, ok := a.(*unix.SockaddrLinklayer); ok {
+				copy(mac[:], l.Addr[:6])
+			}
+		}
+	})
+	return mac
+}
+
+func (e *socketEar) Close() error { return e.file.Close() }
+
+// guardTick is how often the guard looks whether something is due.
+const guardTick = 100 * time.Millisecond
+
+// beside listens and probes while the link serves. It returns what stops that and waits.
+// Where it cannot be done the link serves all the same, and an event says so.
+func (l *link) beside(ctx context.Context) (stop func()) {
+	if l.listen == nil {
+		return func() {}
+	}
+	e, err := l.listen()
+	if err != nil {
+		l.guard.deaf(read(l.clock), err)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { l.guard.listen(ctx, e) })
+	both.Go(func() { l.guard.speak(ctx, e) })
+	return func() {
+		cancel()
+		e.Close()
+		both.Wait()
+	}
+}
+
+// listen hears until ctx ends or the ear is closed. A device that is down for a moment makes
+// the ear fail once.
+func (g *guard) listen(ctx context.Context, e ear) {
+	b := make([]byte, messageRoom+18)
+	for ctx.Err() == nil {
+		n, err := e.hear(b)
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			select {
+			case <-ctx.Done():
+			case <-time.After(guardTick):
+			}
+		default:
+			g.hear(read(g.clock), e.hardware(), b[:n])
+		}
+	}
+}
+
+// speak says what is due until ctx ends.
+func (g *guard) speak(ctx context.Context, e ear) {
+	tick := time.NewTicker(guardTick)
+	defer tick.Stop()
+	for {
+		g.due(read(g.clock), e)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
