@@ -12,7 +12,7 @@ TOOL        := go tool -modfile=tools/go.mod
 
 REPORT      ?= report
 
-.PHONY: build rehearse check test packages golden fuzz bench pictures help
+.PHONY: build rehearse check test packages golden fuzz bench bench-dhcp pictures help
 build: ## build bin/hotstage, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/hotstage ./cmd/hotstage
 
@@ -53,6 +53,9 @@ fuzz: ## fuzz every target for T each (T=60s)
 
 bench: ## run the Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-dhcp: build packages ## our DHCP server beside Kea's, in one run; on a quiet machine, 6 minutes
+	go run ./bench/dhcp -hotstage bin/hotstage
 
 pictures: build ## draw doc's pictures anew: the diagram, and a rehearsal's report (needs chromium)
 	bin/hotstage show examples/yapc2013.yaml diagram -o svg >doc/yapc2013.svg
