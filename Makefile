@@ -5,7 +5,8 @@ VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # Debian's packages that the interop tests use as judges.
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin ndisc6 \
-               bind9-dnsutils unbound iputils-ping arping gcc libc6-dev
+               bind9-dnsutils unbound iputils-ping arping gcc libc6-dev \
+               mariadb-server-core mariadb-client-core
 TOOL        := go tool -modfile=tools/go.mod
 
 REPORT      ?= report
