@@ -96,6 +96,9 @@ func (s *Store) on(ctx context.Context, f func(context.Context, *sql.Conn) error
 			s.drop()
 			again = len(s.servers) > 1
 		case 0:
+			if errors.Is(err, errAnew) {
+				return err
+			}
 			s.drop() // whatever state it is in
 			again = used
 		default:
@@ -168,6 +171,7 @@ func (s *Store) reach(ctx context.Context, at int) (found server, err error) {
 		return found, err
 	}
 	s.at = at
+	s.dialled++
 	// Without gaps between rows being locked, nodes do not wait for each other's new rows.
 	if _, err = s.conn.ExecContext(dialing, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"); err == nil {
 		found, err = prepare(ctx, s.conn) // may have to make the tables

@@ -35,6 +35,8 @@ type Store struct {
 	conn    *sql.Conn     // nil when there is none
 	at      int           // the server it is to, or was
 	id      string        // of the tables there
+	dialled int           // connections made
+	met     int           // the one that Position was asked on, 0 before the first
 }
 
 // target is one server; name is for people.
@@ -96,21 +98,30 @@ node = IF(VALUES(seq) >= seq, VALUES(node), node), seq = GREATEST(VALUES(seq), s
 // Commit writes the leases in order in one transaction, each in the place of what was known
 // of its address, unless that has a higher Seq. A client that is bound is bound once among
 // the leases of one node: its others in the segment become released. On nil the server has
-// them; after an error none of them, unless the error came after it had them all. It may
-// take up to 5 s. A commit may be made again.
+// them; after an error none of them, unless the error came after it had them all, and it may
+// be made again. It takes at most 5 s. Once Position was asked, a commit on a new connection
+// fails until it is asked again: the server may have been put back from a copy.
 func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
 	if len(leases) == 0 {
 		return nil
 	}
 	b, err := gather(leases)
 	if err == nil {
-		err = s.on(ctx, func(ctx context.Context, c *sql.Conn) error { return b.write(ctx, c) })
+		err = s.on(ctx, func(ctx context.Context, c *sql.Conn) error {
+			if s.met != 0 && s.met != s.dialled {
+				return errAnew
+			}
+			return b.write(ctx, c)
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("commit %d leases to %s: %w", len(leases), s, err)
 	}
 	return nil
 }
+
+// errAnew asks for Position.
+var errAnew = errors.New("the connection was made anew")
 
 // String names the servers.
 func (s *Store) String() string {
@@ -228,7 +239,7 @@ func (s *Store) Load(ctx context.Context) (all []fact.Lease, err error) {
 // anew), the highest Seq in it, and the highest of the node's own leases; 0 for none.
 func (s *Store) Position(ctx context.Context, node string) (id string, highest, own int64, err error) {
 	err = s.on(ctx, func(ctx context.Context, c *sql.Conn) error {
-		id = s.id
+		id, s.met = s.id, s.dialled
 		return c.QueryRowContext(ctx, "SELECT COALESCE(MAX(seq), 0), COALESCE(MAX(IF(node = ?, seq, 0)), 0) FROM hotstage_leases", node).Scan(&highest, &own)
 	})
 	if err != nil {

@@ -214,6 +214,18 @@ func TestRestartedServerIsFoundAgain(t *testing.T) {
 	m.Kill()
 	m.Start()
 	must(t, s.Commit(t.Context(), some(20, 10))) // on a connection that died meanwhile
+	if _, _, _, err := s.Position(t.Context(), "gw1"); err != nil {
+		t.Fatal(err)
+	}
+	m.Kill()
+	m.Start()
+	if err := s.Commit(t.Context(), some(30, 10)); err == nil || !strings.Contains(err.Error(), "made anew") {
+		t.Errorf("nobody asked what the server still has: %v", err)
+	}
+	if _, _, _, err := s.Position(t.Context(), "gw1"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.Commit(t.Context(), some(30, 10)))
 }
 
 func TestPausedServerHoldsNothingUp(t *testing.T) {
