@@ -5,13 +5,11 @@ package testnet
 import (
 	"bytes"
 	"database/sql"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -35,17 +33,10 @@ type MariaDB struct {
 // and ends it with the test. Each commit is on its disk when it says so.
 func StartMariaDB(t testing.TB, options ...string) *MariaDB {
 	t.Helper()
-	return StartMariaDBIn(t, t.TempDir(), options...)
-}
-
-// StartMariaDBIn is StartMariaDB with its data below the folder, which only the test's own
-// user needs to reach.
-func StartMariaDBIn(t testing.TB, dir string, options ...string) *MariaDB {
-	t.Helper()
-	tools := Tools(t, "mariadbd", "mariadb-install-db")
-	data := filepath.Join(dir, "data")
-	install := exec.Command(tools[1], "--no-defaults", "--datadir="+data, "--user="+owner(), "--skip-test-db", "--auth-root-authentication-method=normal",
-		"--innodb-log-file-size=8M", "--innodb-fast-shutdown=0")
+	tools := Tools(t, "mariadbd", "mariadb-install-db", "my_print_defaults")
+	dir := t.TempDir()
+	install := exec.Command(tools[1], "--no-defaults", "--datadir="+filepath.Join(dir, "data"), "--user="+owner(), "--skip-test-db",
+		"--auth-root-authentication-method=normal", "--innodb-log-file-size=8M")
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}
@@ -55,7 +46,7 @@ func StartMariaDBIn(t testing.TB, dir string, options ...string) *MariaDB {
 	}
 	m := &MariaDB{Addr: l.Addr().String(), t: t, exe: tools[0], dir: dir, log: filepath.Join(dir, "log")}
 	l.Close()
-	t.Cleanup(func() { m.Kill() })
+	t.Cleanup(m.Kill)
 	m.Start(options...)
 	m.Exec("CREATE DATABASE leases", "CREATE USER hotstage@'%' IDENTIFIED BY 'hotstage'", "GRANT ALL ON leases.* TO hotstage@'%'")
 	return m
@@ -77,9 +68,10 @@ func (m *MariaDB) Start(options ...string) {
 		m.t.Fatal(err)
 	}
 	defer log.Close()
-	m.cmd = exec.Command(m.exe, append([]string{"--no-defaults", "--datadir=" + filepath.Join(m.dir, "data"), "--user=" + owner(), "--port=" + port,
-		"--bind-address=127.0.0.1", "--socket=" + filepath.Join(m.dir, "s"), "--pid-file=" + filepath.Join(m.dir, "pid"),
-		"--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=1", "--skip-name-resolve"}, options...)...)
+	args := append([]string{"--no-defaults", "--datadir=" + filepath.Join(m.dir, "data"), "--user=" + owner(), "--port=" + port,
+		"--bind-address=127.0.0.1", "--socket=" + filepath.Join(m.dir, "s"), "--pid-file=" + filepath.Join(m.dir, "pid"), "--skip-name-resolve",
+		"--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=1"}, options...)
+	m.cmd = exec.Command(m.exe, args...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	m.run()
@@ -153,9 +145,6 @@ func (m *MariaDB) Count(query string) (n int) {
 	return n
 }
 
-// URL is what a plan's dhcp.leases would say.
-func (m *MariaDB) URL() string { return fmt.Sprintf("mysql://hotstage@%s/leases", m.Addr) }
-
 // Kill ends the server at once, as a power cut would.
 func (m *MariaDB) Kill() {
 	if m.cmd == nil {
@@ -177,13 +166,4 @@ func (m *MariaDB) signal(s syscall.Signal) {
 	if err := m.cmd.Process.Signal(s); err != nil {
 		m.t.Fatal(err)
 	}
-}
-
-// Log is what the server has said.
-func (m *MariaDB) Log() string {
-	text, err := os.ReadFile(m.log)
-	if err != nil {
-		return err.Error()
-	}
-	return strings.TrimSpace(string(text))
 }
