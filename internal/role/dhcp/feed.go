@@ -172,7 +172,7 @@ func (a *Attached) Commit(ctx context.Context, leases []fact.Lease) error {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	if wait && !f.await(ctx, mine, syncFor) {
+	if wait && !f.await(context.WithoutCancel(ctx), mine, syncFor) { // a slow disk is not the database's fault
 		f.goAlone()
 	}
 	return nil

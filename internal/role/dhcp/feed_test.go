@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -152,6 +153,12 @@ func (b *numbered) Position(ctx context.Context, node string) (id string, highes
 	return b.id, highest, own, nil
 }
 
+func (b *numbered) copy() map[string]fact.Lease {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.rows)
+}
+
 // plain is the leases of a book without their numbers, by address.
 func plain(b *numbered) map[string]fact.Lease {
 	b.mu.Lock()
@@ -267,9 +274,10 @@ func TestFollowerLosesNothing(t *testing.T) {
 				case 3, 4, 5:
 					e.shared.be(nil, nil)
 				case 6:
+					slow := time.Duration(r.IntN(900)) * time.Millisecond
 					e.shared.be(func(ctx context.Context) error {
 						select {
-						case <-time.After(time.Duration(r.IntN(900)) * time.Millisecond):
+						case <-time.After(slow):
 							return nil
 						case <-ctx.Done():
 							return ctx.Err()
@@ -291,26 +299,19 @@ func TestFollowerLosesNothing(t *testing.T) {
 						t.Fatal(err)
 					}
 				case 9:
-					e.shared.mu.Lock()
 					switch r.IntN(8) {
-					case 0: // dropped
+					case 0: // dropped, for which the server is restarted
+						e.stop()
 						e.shared.id, e.shared.rows = fmt.Sprint("book-", r.Int()), map[string]fact.Lease{}
 						copyOf = map[string]fact.Lease{}
-					case 1:
-						for k, l := range e.shared.rows {
-							copyOf[k] = l
-						}
-					case 2: // put back from a copy, for which the server is restarted
-						e.shared.rows = map[string]fact.Lease{}
-						for k, l := range copyOf {
-							e.shared.rows[k] = l
-						}
-						e.shared.mu.Unlock()
-						e.stop()
 						e.follow()
-						e.shared.mu.Lock()
+					case 1:
+						copyOf = e.shared.copy()
+					case 2: // put back from a copy
+						e.stop()
+						e.shared.rows = maps.Clone(copyOf)
+						e.follow()
 					}
-					e.shared.mu.Unlock()
 				default:
 					var batch []fact.Lease
 					for range 1 + r.IntN(10) {
@@ -323,9 +324,7 @@ func TestFollowerLosesNothing(t *testing.T) {
 				time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 			}
 			e.shared.be(nil, nil)
-			e.stop()
-			e.follow() // a shared book that was dropped unnoticed is met at the next start
-			time.Sleep(time.Minute)
+			time.Sleep(2 * time.Minute)
 			synctest.Wait()
 			e.equal(t)
 			if c := e.feed.Checks(); !c[0].OK || !c[len(c)-1].OK {
@@ -555,11 +554,7 @@ func TestSharedBookWentBack(t *testing.T) {
 		e := newEvening(false)
 		e.commit(t, lease("10.1.0.10", "id:01", fact.LeaseBound))
 		time.Sleep(2 * markEvery)
-		saved := e.shared.rows
-		e.shared.rows = map[string]fact.Lease{}
-		for k, l := range saved {
-			e.shared.rows[k] = l
-		}
+		saved := e.shared.copy()
 		e.commit(t, lease("10.1.0.11", "id:02", fact.LeaseBound))
 		time.Sleep(2 * markEvery)
 		e.stop()
@@ -581,7 +576,9 @@ func TestNewMachineIsNewer(t *testing.T) {
 		e.shared.be(away, nil)
 		l := lease("10.1.0.10", "id:01", fact.LeaseBound)
 		l.Node, l.Seq = "gw1", 900
+		e.shared.mu.Lock()
 		e.shared.rows["hall 10.1.0.10"] = l
+		e.shared.mu.Unlock()
 		e.commit(t, lease("10.1.0.10", "id:02", fact.LeaseBound))
 		synctest.Wait()
 		e.shared.be(nil, nil)
@@ -591,5 +588,21 @@ func TestNewMachineIsNewer(t *testing.T) {
 		e.commit(t, lease("10.1.0.10", "id:03", fact.LeaseBound))
 		synctest.Wait()
 		e.equal(t)
+	})
+}
+
+// A node with nothing to copy finds out by itself that the database answers in time again.
+func TestIdleNodeComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvening(true)
+		defer e.stop()
+		synctest.Wait()
+		e.shared.be(func(context.Context) error { time.Sleep(1200 * time.Millisecond); return nil }, nil)
+		e.commit(t, lease("10.1.0.10", "id:01", fact.LeaseBound))
+		time.Sleep(time.Minute)
+		e.heard.want(t, "leases-alone")
+		e.shared.be(nil, nil)
+		time.Sleep(5 * time.Second)
+		e.heard.want(t, "leases-synchronous")
 	})
 }

@@ -99,6 +99,15 @@ func (w *Follower) follow(ctx context.Context, book ownBook) (went bool, err err
 			went = true
 			w.note(nil)
 		}
+		if n == 0 && w.lonely() { // nothing to copy that would tell whether it is in time again
+			was := p.at
+			if p, err = w.probe(ctx, book, p); err != nil {
+				return went, err
+			}
+			if p.at < was {
+				continue
+			}
+		}
 		if n == copySize {
 			continue
 		}
@@ -134,6 +143,20 @@ func (w *Follower) meet(ctx context.Context, book ownBook) (*position, error) {
 	}
 	w.at = min(mark, own)
 	return &position{name: id, at: w.at, marked: mark, wrote: time.Now()}, nil
+}
+
+// probe meets the shared book once more and says how long that took.
+func (w *Follower) probe(ctx context.Context, book ownBook, p *position) (*position, error) {
+	if err := w.mark(ctx, book, p); err != nil {
+		return p, err
+	}
+	begun := time.Now()
+	met, err := w.meet(ctx, book)
+	if err != nil {
+		return p, err
+	}
+	met.took = time.Since(begun)
+	return met, nil
 }
 
 // copy copies the next changes and returns how many there were.

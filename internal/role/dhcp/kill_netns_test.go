@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -209,7 +208,6 @@ func (c *another) do(what string) {
 // ACK that came out of the wire.
 type guests struct {
 	conn *net.UDPConn
-	mu   sync.Mutex
 	has  map[int]netip.Addr
 	from map[netip.Addr]int
 	bad  []string
