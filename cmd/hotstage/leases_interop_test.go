@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func rushConfig() dhcp.Config {
 	}}}
 }
 
-func openRush(t *testing.T, m *testnet.MariaDB) *mysql.Store {
+func openRush(t testing.TB, m *testnet.MariaDB) *mysql.Store {
 	t.Helper()
 	s, err := mysql.New(mysql.Config{Servers: []string{m.Addr}, User: "hotstage", Password: "hotstage", Database: "leases"})
 	if err != nil {
@@ -317,5 +318,83 @@ func TestNewMachineKnowsTheLeases(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("(-old +new):\n%.2000s", d)
+	}
+}
+
+// A node whose database is not there serves from its own disk, and status names it first.
+func TestNodeServesWithoutItsDatabase(t *testing.T) {
+	g := newGateway(t)
+	text := onePlan + "dhcp: {leases: 'mysql://hotstage@192.0.2.7/leases', password: db, sync: true}\nsecrets: {db: 'file:" + g.file + ".secret'}\n"
+	if err := os.WriteFile(g.file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(g.file+".secret", []byte("hotstage\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.start(t)
+	g.walkIn(t, 1, 1) // waits its second in vain
+	if r := g.walkIn(t, 5, 2); r.Addressed != 5 {
+		t.Errorf("%d of 5 devices have an address without the database\n%s", r.Addressed, g.log.String())
+	}
+	out, code := g.until(t, "first broken: leases/leases-copied")
+	if code != 1 || !strings.Contains(out, "devices are served from this node's own file meanwhile") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	for _, kind := range []string{"leases-not-adopted", "lease-copy-failed", "leases-alone"} {
+		if !strings.Contains(g.log.String(), kind) {
+			t.Errorf("no event %s:\n%s", kind, g.log.String())
+		}
+	}
+	if strings.Contains(g.log.String(), "task-down") {
+		t.Errorf("a task ended:\n%s", g.log.String())
+	}
+	// Counted at the next attempt.
+	for begun := time.Now(); !strings.Contains(g.metrics(t), "hotstage_leases_behind_rows 6\n"); time.Sleep(100 * time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("metrics:\n%s", g.metrics(t))
+		}
+	}
+	if err := g.end(t, os.Interrupt); err != nil {
+		t.Errorf("stop: %v\n%s", err, g.log.String())
+	}
+}
+
+// BenchmarkSyncCommit is what an ACK waits for with sync: its lease on the own disk and then
+// in the database. Less the first, it is how far the database is behind without sync.
+func BenchmarkSyncCommit(b *testing.B) {
+	m := testnet.StartMariaDB(b)
+	for _, n := range []int{1, 20, 200} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			m.Exec("DROP TABLE IF EXISTS leases.hotstage_schema, leases.hotstage_leases")
+			store, err := sqlite.Open(filepath.Join(b.TempDir(), "leases.db"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer store.Close()
+			own := &timed{Store: store}
+			feed := dhcp.NewFeed("gw1", rushConfig(), openRush(b, m), true, dhcp.SystemClock(), dhcp.NewFeedMetrics(prometheus.NewRegistry()), func(e fact.Event) { b.Error(e.Words) })
+			book := feed.Attach(own)
+			ctx, stop := context.WithCancel(context.Background())
+			ended := make(chan struct{})
+			go func() { defer close(ended); dhcp.NewFollower(feed).Run(ctx) }()
+			defer func() { stop(); <-ended }()
+			var behind []time.Duration
+			for i := 0; b.Loop(); i++ {
+				batch := make([]fact.Lease, n)
+				for k := range batch {
+					a := (i*n + k) % 8000
+					batch[k] = fact.Lease{Segment: "hall", Addr: netip.AddrFrom4([4]byte{10, 1, byte(a >> 8), byte(a)}), Client: fmt.Sprintf("id:%04x", a), State: fact.LeaseBound, Start: time.Now(), Expires: time.Now()}
+				}
+				begun := time.Now()
+				if err := book.Commit(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+				behind = append(behind, time.Since(begun)-own.spent)
+			}
+			slices.Sort(behind)
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "leases/s")
+			b.ReportMetric(float64(behind[len(behind)/2].Microseconds())/1000, "behind-p50-ms")
+			b.ReportMetric(float64(behind[len(behind)*99/100].Microseconds())/1000, "behind-p99-ms")
+		})
 	}
 }
