@@ -29,11 +29,13 @@ var description = regexp.MustCompile(`^Desc\{fqName: ("(?:[^"\\]|\\.)*"), help: 
 
 // The document has every metric of a node with all roles, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
-	p, _, faults := plan.Parse([]byte("event: {name: All, attendees: 50}\nsites: {venue: {uplinks: {isp: {}}}}\n"), nil)
+	p, _, faults := plan.Parse([]byte("event: {name: All, attendees: 50}\nsites: {venue: {uplinks: {isp: {}}}}\n"+
+		"dhcp: {leases: 'mysql://u@db/x', password: db}\nsecrets: {db: 'env:HOTSTAGE_TEST_DB'}\n"), nil)
 	if p == nil {
 		t.Fatal(faults)
 	}
-	n, err := newNode(p, p.Nodes[0].Name, t.TempDir(), io.Discard)
+	t.Setenv("HOTSTAGE_TEST_DB", "secret")
+	n, err := newNode(p, p.Nodes[0].Name, t.TempDir(), false, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

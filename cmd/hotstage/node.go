@@ -21,7 +21,6 @@ import (
 	"github.com/hotstage/hotstage/internal/role/resolver"
 	"github.com/hotstage/hotstage/internal/role/segment"
 	"github.com/hotstage/hotstage/internal/role/uplink"
-	"github.com/hotstage/hotstage/internal/store/journal"
 	"github.com/hotstage/hotstage/internal/task"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -40,11 +39,13 @@ type node struct {
 	registry *prometheus.Registry
 	events   *eventLog
 	dhcp     atomic.Pointer[dhcp.Server] // the running one, nil before the first
+	alone    bool                        // leases stay on this node, whatever the plan says
 }
 
-// newNode configures everything the node has in the plan and starts nothing.
-func newNode(p *plan.Plan, name, state string, log io.Writer) (*node, error) {
-	n := &node{name: name, plan: p, state: state, begun: time.Now(), registry: prometheus.NewRegistry()}
+// newNode configures everything the node has in the plan and starts nothing. With alone it
+// keeps its leases to itself.
+func newNode(p *plan.Plan, name, state string, alone bool, log io.Writer) (*node, error) {
+	n := &node{name: name, plan: p, state: state, alone: alone, begun: time.Now(), registry: prometheus.NewRegistry()}
 	n.events = &eventLog{node: name, out: log}
 	n.group = task.NewGroup(n.events.tell)
 	return n, errors.Join(n.addNetwork(), n.addServices())
@@ -90,12 +91,7 @@ func (n *node) addServices() error {
 		}
 	}
 	if me.Has(plan.RoleDHCP) && hasPool(me) {
-		cfg, err := dhcp.Configure(n.plan, n.name)
-		if err != nil {
-			return fmt.Errorf("configure dhcp: %w", err)
-		}
-		m := dhcp.NewMetrics(n.registry)
-		if err := n.group.Add("dhcp", func() (task.Task, error) { return n.startDHCP(cfg, m) }, "segment"); err != nil {
+		if err := n.addDHCP(); err != nil {
 			return err
 		}
 	}
@@ -114,33 +110,6 @@ func (n *node) addServices() error {
 // there are relays and tunnels; the plan's check has warned of it.
 func hasPool(n *plan.Node) bool {
 	return slices.ContainsFunc(n.Attachments, func(a plan.Attachment) bool { return a.Pool.IsValid() })
-}
-
-// startDHCP opens the leases for one run of the server: a disk that fails is opened anew.
-func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics) (task.Task, error) {
-	book, err := openLeases(n.state)
-	if err != nil {
-		return nil, err
-	}
-	s := dhcp.New(cfg, book, dhcp.SystemClock(), m, n.events.tell)
-	n.dhcp.Store(s)
-	return &closing{Server: s, book: book}, nil
-}
-
-// closing is a DHCP server that closes its lease book when it has stopped.
-type closing struct {
-	*dhcp.Server
-	book *journal.Store
-}
-
-func (c *closing) Run(ctx context.Context) error {
-	settling, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var settler sync.WaitGroup
-	settler.Go(func() { c.book.Run(settling) })
-	err := c.Server.Run(ctx)
-	stop()
-	settler.Wait()
-	return errors.Join(err, c.book.Close())
 }
 
 // NameOf and AddrOf let the resolver ask whichever DHCP server runs now.
@@ -192,6 +161,9 @@ func (n *node) status() status {
 		case r == plan.RoleDHCP && !hasPool(me), r == plan.RoleResolver && len(me.Attachments) == 0:
 			s.Absent = append(s.Absent, string(r)+": stands by, no interface in a segment")
 		}
+	}
+	if n.alone && n.plan.DHCP.Shared != nil && me.Has(plan.RoleDHCP) {
+		s.Absent = append(s.Absent, "leases: kept on this node alone (--local-leases)")
 	}
 	return s
 }

@@ -23,6 +23,10 @@ type Lease struct {
 	// (CLOCK_BOOTTIME), which a step of the wall clock cannot move.
 	Boot        string        `json:"boot,omitempty"`
 	ExpiresBoot time.Duration `json:"expires_boot,omitempty"`
+	// Node and Seq are of leases on their way between a node's journal and the shared
+	// database: who wrote this, and when in the order of that node's changes. Zero elsewhere.
+	Node string `json:"node,omitempty"`
+	Seq  int64  `json:"seq,omitempty"`
 }
 
 // LeaseState is what a binding is at the moment.

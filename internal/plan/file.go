@@ -150,7 +150,11 @@ type rawInterface struct {
 }
 
 type rawDHCP struct {
-	leases string
+	at       *value
+	leases   string
+	shared   *Shared
+	password string
+	sync     bool
 }
 
 type rawResolver struct {
@@ -191,7 +195,7 @@ func (r *reader) read(v *value) rawPlan {
 	p.event = rawEvent{at: v.field("event"), devices: 2, sessions: 25}
 	p.napt = rawNAPT{at: v, use: 0.5}
 	p.resolver.cache = 64 << 20
-	p.dhcp.leases = "sqlite"
+	p.dhcp = rawDHCP{at: v.field("dhcp"), leases: "sqlite"}
 	p.rehearsal = rawRehearsal{doors: time.Minute, stay: 20 * time.Second, seed: 1}
 	r.fields(v, map[string]func(*value){
 		"event": func(v *value) { r.event(v, &p.event) },
@@ -210,7 +214,7 @@ func (r *reader) read(v *value) rawPlan {
 		"nodes": func(v *value) {
 			r.each(v, "a node", func(n string, e entry) { p.nodes = append(p.nodes, r.node(n, e.val)) })
 		},
-		"dhcp":      func(v *value) { r.fields(v, map[string]func(*value){"leases": r.leases}) },
+		"dhcp":      func(v *value) { r.dhcp(v, &p.dhcp) },
 		"resolver":  func(v *value) { r.resolver(v, &p.resolver) },
 		"ntp":       func(v *value) { r.fields(v, map[string]func(*value){"sources": r.strings(&p.ntp)}) },
 		"napt":      func(v *value) { r.napt(v, &p.napt) },
@@ -447,16 +451,6 @@ func (r *reader) interfaces(v *value, n *rawNode) {
 			}),
 		})
 		n.interfaces = append(n.interfaces, i)
-	}
-}
-
-func (r *reader) leases(v *value) {
-	if !r.want(v, scalar, "sqlite") {
-		return
-	}
-	if v.text != "sqlite" {
-		v.text, _, _ = strings.Cut(v.text, "@") // never print a password
-		r.at(v, "leases can't be kept there", "sqlite (this version keeps leases in one file on the node)", "")
 	}
 }
 

@@ -307,7 +307,17 @@ type Port struct {
 
 // DHCP is what the plan says of address service.
 type DHCP struct {
-	Leases string // "sqlite"
+	Leases string  // "sqlite", or "mysql": on each node in sqlite, and from there in the Shared database
+	Shared *Shared `json:",omitempty"` // of mysql only
+}
+
+// Shared is the database that nodes share.
+type Shared struct {
+	Servers  []string // host:port, in the order in which they are tried
+	User     string
+	Database string
+	Password string // name of a secret of the plan
+	Sync     bool   // an ACK waits for it too, for a bounded time
 }
 
 // Resolver is what the plan says of name service.

@@ -23,7 +23,7 @@ func Schema() []byte {
 		"ssids":     named("Wireless networks. An access point maps one SSID to one VLAN. Default: one, named after the event.", schemaSSID()),
 		"segments":  named("Layer 2 broadcast domains, or groups of them. Default: attendee, server, management.", schemaGroup()),
 		"nodes":     named("Our machines. Default: gw1 with the roles router, dhcp and resolver, eth0 the uplink, eth1 a trunk of all segments.", schemaNode()),
-		"dhcp":      keys("Address service.", object{"leases": enum("Where leases are kept: in one file on the node.", "sqlite", "sqlite")}),
+		"dhcp":      schemaDHCP(),
 		"resolver":  schemaResolver(),
 		"ntp":       keys("Time.", object{"sources": listOf("Where our NTP nodes get the time from.", text("A host name or address.", "ntp.nict.jp"))}),
 		"napt":      schemaNAPT(),
@@ -153,6 +153,15 @@ func schemaNode() object {
 		"roles": listOf("What it does.", enum("A role.", nil, string(RoleRouter), string(RoleDHCP), string(RoleResolver), string(RoleNTP), string(RoleSyslog), string(RoleMonitor))),
 		"interfaces": object{"description": "Its network interfaces by the names that Linux has for them.", "type": []string{"object", "null"},
 			"propertyNames": object{"pattern": `^[^/ :]{1,15}$`}, "additionalProperties": iface},
+	})
+}
+
+func schemaDHCP() object {
+	return keys("Address service.", object{
+		"leases": with(pattern("Where leases are kept: in one file on each node (sqlite), or in such a file and from there in a database that the nodes share (MySQL, MariaDB, Galera; several servers are tried in turn).",
+			`^(sqlite|mysql://[A-Za-z0-9_-]+@[^/@]+/[A-Za-z0-9_-]+)$`, "sqlite", "mysql://hotstage@10.9.0.70/leases", "mysql://hotstage@db1:3306,db2/leases"), "default", "sqlite"),
+		"password": reference("The secret that is the database's password."),
+		"sync":     object{"description": "An ACK waits for the database too, at most a second. Default: false.", "type": "boolean", "default": false},
 	})
 }
 

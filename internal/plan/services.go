@@ -38,7 +38,7 @@ func (d *deriver) services() {
 		d.plan.Segments = append(d.plan.Segments, s.Segment)
 	}
 	d.lack(lacking, "no resolver", "a node of its site with role resolver and an interface in it or in a server segment, or dns: [addresses]")
-	d.plan.DHCP.Leases = d.raw.dhcp.leases
+	d.shared()
 	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache}
 	if len(d.plan.Resolver.Ask) == 0 {
 		// Quad9, Cloudflare and Google: three operators, so that no one of them is the event's only one.

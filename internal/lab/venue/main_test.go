@@ -17,10 +17,10 @@ import (
 )
 
 // TestMain makes this test binary also the program under rehearsal: "run PLAN --node NAME
-// --state DIR" is a node, and with enterTest set it is `hotstage rehearse`.
+// --state DIR --local-leases" is a node, and with enterTest set it is `hotstage rehearse`.
 func TestMain(m *testing.M) {
 	switch {
-	case len(os.Args) == 7 && os.Args[1] == "run":
+	case len(os.Args) == 8 && os.Args[1] == "run":
 		os.Exit(standIn(os.Args[4], os.Args[6]))
 	case os.Getenv(enterTest) != "":
 		os.Exit(rehearse(os.Getenv(enterTest)))

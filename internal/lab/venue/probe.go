@@ -50,6 +50,7 @@ func Probe(p *plan.Plan, roles []plan.Role) ([]Gap, error) {
 		})
 	}
 	gaps = append(gaps, missingRoles(p, roles)...)
+	gaps = append(gaps, sharedLeases(p)...)
 	return append(gaps, lowLimits(Limits(p))...), nil
 }
 
@@ -88,6 +89,21 @@ func missingRoles(p *plan.Plan, have []plan.Role) []Gap {
 		})
 	}
 	return gaps
+}
+
+// sharedLeases is the gap of a database that the venue has not: its nodes are told to keep
+// their leases to themselves, so that none waits for it.
+func sharedLeases(p *plan.Plan) []Gap {
+	s := p.DHCP.Shared
+	if s == nil {
+		return nil
+	}
+	return []Gap{{
+		Key: "shared-leases",
+		Words: fmt.Sprintf("the shared lease database (%s): the venue has none, so each node keeps its leases in its own file alone, as it does while the database is down",
+			strings.Join(s.Servers, ", ")),
+		Todo: "try the database on the nodes themselves: with hotstage run, hotstage status must say that leases-copied is ok",
+	}}
 }
 
 func lowLimits(need plan.Limits) []Gap {

@@ -50,6 +50,17 @@ func TestMissingRoles(t *testing.T) {
 	}
 }
 
+func TestSharedLeasesAreAGap(t *testing.T) {
+	p := twoSites()
+	if got := sharedLeases(p); got != nil {
+		t.Errorf("without a database: %+v", got)
+	}
+	p.DHCP.Shared = &plan.Shared{Servers: []string{"db1:3306", "db2:3306"}}
+	if got := sharedLeases(p); len(got) != 1 || !strings.Contains(got[0].Words, "db1:3306, db2:3306") {
+		t.Errorf("with one: %+v", got)
+	}
+}
+
 func TestHints(t *testing.T) {
 	for _, c := range []struct {
 		err        error

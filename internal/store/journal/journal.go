@@ -193,9 +193,9 @@ func (s *Store) settle(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		if len(s.pending) == 0 {
-			s.begin()
+			err := s.begin()
 			s.mu.Unlock()
-			return nil
+			return err
 		}
 		group := s.pending[:min(len(s.pending), settleSize):min(len(s.pending), settleSize)]
 		s.mu.Unlock()
@@ -212,15 +212,20 @@ func (s *Store) settle(ctx context.Context) error {
 	}
 }
 
-// begin has the next record written at the start of the file. The first of a new generation
-// ends the old one: readers stop where the generation changes.
-func (s *Store) begin() {
+// begin has the next record written at the start of the file, and the old ones forgotten: what
+// the book has is not to be given to it again, since whoever follows the book would take it for
+// new. mu is held. When the disk refuses, the file goes on where it is, until the next time.
+func (s *Store) begin() error {
 	if s.end == 0 {
-		return
+		return nil
+	}
+	if _, err := s.file.WriteAt(make([]byte, recordHead), 0); err != nil {
+		return fmt.Errorf("begin %s anew: %w", s.path, err)
 	}
 	s.end, s.sequence = 0, 0
 	s.generation++
 	s.pending = nil // gives the memory of a rush back
+	return nil
 }
 
 // Close gives the book what is pending and closes both. What the book does not take stays in

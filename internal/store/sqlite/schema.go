@@ -17,7 +17,7 @@ const application = 0x486f7453
 var steps embed.FS
 
 // version is the schema that this program writes.
-const version = 1
+const version = 2
 
 // prepare checks the file and brings its schema up to date.
 func (s *Store) prepare() error {
@@ -50,7 +50,7 @@ func (s *Store) prepare() error {
 		if err := check(ctx, c); err != nil {
 			return err
 		}
-		return migrate(ctx, c, has)
+		return s.migrate(ctx, c, has)
 	})
 }
 
@@ -68,7 +68,7 @@ func check(ctx context.Context, c *sql.Conn) error {
 
 // migrate takes the steps that are missing, all or none. It writes even when none is, to
 // find out now whether the file can be written.
-func migrate(ctx context.Context, c *sql.Conn, has int) error {
+func (s *Store) migrate(ctx context.Context, c *sql.Conn, has int) error {
 	tx, err := c.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -82,6 +82,9 @@ func migrate(ctx context.Context, c *sql.Conn, has int) error {
 		if _, err := tx.ExecContext(ctx, string(step)); err != nil {
 			return fmt.Errorf("bring it to schema %d: %w", n, err)
 		}
+	}
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM leases").Scan(&s.last); err != nil {
+		return err
 	}
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", application, version)); err != nil {
 		return err

@@ -23,7 +23,9 @@ import (
 // Store is an open file. It is safe for concurrent use; writes are one after another.
 type Store struct {
 	db   *sql.DB
+	side *sql.DB // of those who follow: what they read and mark holds no commit up
 	path string
+	last int64 // number of the last change; whoever has db's one connection has it
 }
 
 // Open opens the file, making it when it is not there; its folder must be. It refuses a
@@ -36,23 +38,33 @@ func Open(path string) (*Store, error) {
 	}
 	// The busy timeout is for another process's short write lock (a backup, a person with
 	// sqlite3); the bound of a commit is the caller's context.
-	dsn := (&url.URL{Scheme: "file", Path: abs, RawQuery: "_pragma=busy_timeout(2000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"}).String()
-	db, err := sql.Open("sqlite", dsn)
+	db, err := sql.Open("sqlite", dsn(abs, "FULL"))
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
+	// A position that a power cut takes back is only sent again: no sync for it.
+	side, err := sql.Open("sqlite", dsn(abs, "NORMAL"))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), db.Close())
+	}
 	db.SetMaxOpenConns(1)
-	s := &Store{db: db, path: path}
+	side.SetMaxOpenConns(1)
+	s := &Store{db: db, side: side, path: path}
 	if err := s.prepare(); err != nil {
 		db.Close()
+		side.Close()
 		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
 	}
 	return s, nil
 }
 
+func dsn(path, sync string) string {
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(2000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync + ")&_txlock=immediate"}).String()
+}
+
 // Close writes the log back into the file and gives it up.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
+	if err := errors.Join(s.side.Close(), s.db.Close()); err != nil {
 		return fmt.Errorf("close store %s: %w", s.path, err)
 	}
 	return nil
@@ -87,8 +99,10 @@ const damaged = "the file is damaged: move it and its -wal and -shm away, or put
 
 // on runs f on the one connection. After an error the connection is given up, so that the
 // next use starts afresh: a disk that was full or gone leaves nothing behind in it.
-func (s *Store) on(ctx context.Context, f func(*sql.Conn) error) error {
-	c, err := s.db.Conn(ctx)
+func (s *Store) on(ctx context.Context, f func(*sql.Conn) error) error { return on(ctx, s.db, f) }
+
+func on(ctx context.Context, db *sql.DB, f func(*sql.Conn) error) error {
+	c, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,11 +123,11 @@ func ignoreClosed(err error) error {
 // Without INDEXED BY SQLite reads the whole segment for each lease, which it cannot know to
 // be longer than one client's rows.
 const (
-	releaseOthers = `UPDATE leases INDEXED BY leases_client SET state = 'released' WHERE segment = ? AND client = ? AND state = 'bound' AND addr <> ?`
-	upsert        = `INSERT INTO leases (segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	releaseOthers = `UPDATE leases INDEXED BY leases_client SET state = 'released', seq = ? WHERE segment = ? AND client = ? AND state = 'bound' AND addr <> ?`
+	upsert        = `INSERT INTO leases (segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot, seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (segment, addr) DO UPDATE SET client = excluded.client, mac = excluded.mac, hostname = excluded.hostname,
-  state = excluded.state, start = excluded.start, expires = excluded.expires, boot = excluded.boot, expires_boot = excluded.expires_boot`
+  state = excluded.state, start = excluded.start, expires = excluded.expires, boot = excluded.boot, expires_boot = excluded.expires_boot, seq = excluded.seq`
 	selectAll = `SELECT segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot FROM leases ORDER BY segment, addr`
 )
 
@@ -128,9 +142,11 @@ func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
 			return err
 		}
 		defer tx.Rollback()
-		if err := write(ctx, tx, leases); err != nil {
+		last, err := write(ctx, tx, leases, s.last)
+		if err != nil {
 			return err
 		}
+		s.last = last // also when the commit fails: no number means two changes
 		return tx.Commit()
 	})
 	if err != nil {
@@ -139,31 +155,33 @@ func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
 	return nil
 }
 
-func write(ctx context.Context, tx *sql.Tx, leases []fact.Lease) error {
+// write numbers the changes from last on, and returns the last number.
+func write(ctx context.Context, tx *sql.Tx, leases []fact.Lease, last int64) (int64, error) {
 	others, err := tx.PrepareContext(ctx, releaseOthers)
 	if err != nil {
-		return err
+		return last, err
 	}
 	defer others.Close()
 	put, err := tx.PrepareContext(ctx, upsert)
 	if err != nil {
-		return err
+		return last, err
 	}
 	defer put.Close()
 	for i := range leases {
 		l := &leases[i]
 		addr := l.Addr.String()
 		if l.State == fact.LeaseBound {
-			if _, err := others.ExecContext(ctx, l.Segment, l.Client, addr); err != nil {
-				return fmt.Errorf("lease of %s: %w", addr, err)
+			if _, err := others.ExecContext(ctx, last+1, l.Segment, l.Client, addr); err != nil {
+				return last, fmt.Errorf("lease of %s: %w", addr, err)
 			}
 		}
+		last += 2 // one for the others, one for itself, so that they come in this order
 		if _, err := put.ExecContext(ctx, l.Segment, addr, l.Client, l.MAC.String(), l.Hostname, string(l.State),
-			nanos(l.Start), nanos(l.Expires), l.Boot, int64(l.ExpiresBoot)); err != nil {
-			return fmt.Errorf("lease of %s: %w", addr, err)
+			nanos(l.Start), nanos(l.Expires), l.Boot, int64(l.ExpiresBoot), last); err != nil {
+			return last, fmt.Errorf("lease of %s: %w", addr, err)
 		}
 	}
-	return nil
+	return last, nil
 }
 
 // Load reads all leases, in the order of segments and addresses as text.
@@ -190,11 +208,12 @@ func (s *Store) Load(ctx context.Context) ([]fact.Lease, error) {
 	return all, nil
 }
 
-func scan(rows *sql.Rows) (fact.Lease, error) {
+// scan reads a lease, and into more what was selected after it.
+func scan(rows *sql.Rows, more ...any) (fact.Lease, error) {
 	var l fact.Lease
 	var addr, mac, state string
 	var start, expires, boot int64
-	if err := rows.Scan(&l.Segment, &addr, &l.Client, &mac, &l.Hostname, &state, &start, &expires, &l.Boot, &boot); err != nil {
+	if err := rows.Scan(append([]any{&l.Segment, &addr, &l.Client, &mac, &l.Hostname, &state, &start, &expires, &l.Boot, &boot}, more...)...); err != nil {
 		return l, err
 	}
 	var err error

@@ -84,7 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 				must(t, err)
 			}
 		}},
-		{"a newer version's file", "a newer Hotstage wrote it (schema 99, this one knows up to 1)", func(t *testing.T, path string) {
+		{"a newer version's file", "a newer Hotstage wrote it (schema 99, this one knows up to 2)", func(t *testing.T, path string) {
 			s := open(t, path)
 			_, err := s.db.Exec("PRAGMA user_version = 99")
 			must(t, err)
