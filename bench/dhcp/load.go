@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -283,8 +284,9 @@ type crush struct {
 	tries, lost int
 }
 
-// rush has n clients ask at once. One that hears nothing repeats after 1 s, 2 s and so on, as
-// impatient devices do (RFC 2131 section 4.1 would have them wait 4 s).
+// rush has n clients ask at once. One that hears nothing repeats after 1 s, 2 s and so on, half
+// of it sooner or later by chance, as impatient devices do (RFC 2131 section 4.1 has them
+// begin with 4 s, and a second sooner or later).
 func (s *server) rush(n int) (crush, error) { return s.rushFor(n, 30*time.Second, 0x20) }
 
 func (s *server) rushFor(n int, limit time.Duration, prefix byte) (crush, error) {
@@ -305,7 +307,8 @@ func (s *server) rushFor(n int, limit time.Duration, prefix byte) (crush, error)
 		c := &clients[i]
 		if again {
 			c.tries++
-			c.due = time.Now().Add(time.Second << min(c.tries-1, 4))
+			wait := time.Second << min(c.tries-1, 4)
+			c.due = time.Now().Add(wait/2 + rand.N(wait))
 		}
 		return r.put(i, c.addr, c.from)
 	}
