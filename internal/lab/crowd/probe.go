@@ -81,6 +81,9 @@ const (
 	probeMagic = "hotstage-probe/"
 	probePort  = 33434 // UDP, as traceroute uses; nothing listens there
 	probeWait  = 3 * time.Second
+	// repeatWait is when a probe that must get through and has not is sent once more: a device
+	// may roam, or a busy machine lose a frame, and neither says anything of the venue.
+	repeatWait = time.Second
 )
 
 // probe is one packet sent to see whether it arrives.
@@ -89,6 +92,7 @@ type probe struct {
 	through bool
 	from    *device
 	port    uint16 // of TCP
+	again   func() // sends it once more; nil: once is enough
 }
 
 // probing sends the probes once, early in the stay, and counts.
@@ -97,6 +101,7 @@ type probing struct {
 	alarm alarm
 	busy  bool
 	pair  int
+	late  bool // what was not answered was sent again
 	tried [probeKinds]int
 	seen  map[uint64]*probe // by number
 	last  uint64
@@ -115,15 +120,20 @@ func (p *probing) begin(w *world) {
 
 // wake implements waker: the next pair, or the end.
 func (p *probing) wake() {
-	if p.pair == p.w.cfg.Probes {
+	pause := 20 * time.Millisecond
+	switch {
+	case p.pair < p.w.cfg.Probes:
+		p.pair++
+		if p.try(); p.pair == p.w.cfg.Probes {
+			pause = repeatWait
+		}
+	case !p.late:
+		p.late = true
+		p.repeat()
+		pause = probeWait - repeatWait
+	default:
 		p.busy = false
 		return
-	}
-	p.pair++
-	p.try()
-	pause := 20 * time.Millisecond
-	if p.pair == p.w.cfg.Probes {
-		pause = probeWait
 	}
 	p.w.alarms.set(&p.alarm, p.w.now+pause)
 }
@@ -185,6 +195,21 @@ func (p *probing) try() {
 	}
 }
 
+// repeat sends once more what must get through and has not. Of a device that has no address
+// any more nothing can be said.
+func (p *probing) repeat() {
+	for n, x := range p.seen {
+		switch {
+		case x.through || x.again == nil:
+		case !x.from.lease.holds():
+			p.tried[x.kind]--
+			delete(p.seen, n)
+		default:
+			x.again()
+		}
+	}
+}
+
 // near sends the probes between two devices of one segment at different access points.
 func (p *probing) near(a, b *device) {
 	if !a.segment.Plan.Isolate {
@@ -227,8 +252,18 @@ func (p *probing) number(k probeKind, from *device) []byte {
 }
 
 func (p *probing) ping(k probeKind, from *device, to netip.Addr) {
-	if _, _, ok := from.path(to); to.IsValid() && ok {
-		from.sendEcho(to, uint16(p.last), uint16(p.pair), p.number(k, from))
+	if _, _, ok := from.path(to); !to.IsValid() || !ok {
+		return
+	}
+	id, seq := uint16(p.last), uint16(p.pair)
+	payload := p.number(k, from)
+	from.sendEcho(to, id, seq, payload)
+	if probeTable[k].Allowed {
+		p.seen[p.last].again = func() {
+			if _, _, ok := from.path(to); ok {
+				from.sendEcho(to, id, seq+1, payload)
+			}
+		}
 	}
 }
 
