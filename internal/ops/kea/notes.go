@@ -114,7 +114,7 @@ var advices = map[string]advice{
 	"t2-percent":          {NotCarried, itsTimers},
 
 	// Who is who.
-	"host-reservation-identifiers":     {NotNeeded, "a plan reserves by MAC address"},
+	"host-reservation-identifiers":     {NotNeeded, "a plan reserves by MAC address or client identifier"},
 	"match-client-id":                  {NotCarried, "a device is known by the identifier it sends, else by its MAC address; one with a reservation by its MAC address alone"},
 	"echo-client-id":                   {NotNeeded, "the identifier is sent back to who sent one (RFC 6842)"},
 	"authoritative":                    {NotNeeded, "Hotstage is the authority of its segments: who asks for an address of another network is told NAK"},
@@ -128,14 +128,14 @@ var advices = map[string]advice{
 	"client-classes":                   {NotCarried, noClasses},
 	"client-class":                     {NotCarried, noClasses},
 	"require-client-classes":           {NotCarried, noClasses},
-	"reservations[].client-id":         {NotCarried, "a plan reserves by MAC address, here hw-address: what the device sends as its identifier does not matter"},
+	"reservations[].client-id":         {NotCarried, "its hw-address counts in the plan; to reserve by the identifier write client_id: in the place of mac: by hand"},
 	"reservations[].duid":              {NotCarried, "a plan reserves by MAC address, here hw-address"},
 	"reservations[].circuit-id":        {NotCarried, "a plan reserves by MAC address, here hw-address; give the port a segment of its own"},
 	"reservations[].flex-id":           {NotCarried, "a plan reserves by MAC address, here hw-address"},
 	"reservations[].option-data":       {NotCarried, "options are those of the segment: give the device a segment of its own"},
 
 	// Options.
-	"option-def":                {NotCarried, "a plan has no options beyond gateway, dns, domain and ntp"},
+	"option-def":                {NotCarried, "a plan has no options of your own making; what it has says doc/dhcp-options.md"},
 	"option-data[].always-send": {NotNeeded, "a device gets the options it asks for, and who names none gets all"},
 	"option-data[].never-send":  {NotCarried, "a device gets the options of the segment that it asks for"},
 	"next-server":               {NotCarried, noBoot},
@@ -151,7 +151,7 @@ var advices = map[string]advice{
 	"service-sockets-max-retries":     {NotNeeded, "an interface that comes later is served when it comes"},
 	"service-sockets-require-all":     {NotNeeded, "an interface that comes later is served when it comes"},
 	"service-sockets-retry-wait-time": {NotNeeded, "an interface that comes later is served when it comes"},
-	"relay":                           {NotCarried, "this version answers no relays: the node needs an interface in the segment, as the plan has it"},
+	"relay":                           {NotCarried, "the node needs an interface in the segment, as the plan has it; write the relay's address there under relays: of the segment by hand"},
 	"dhcp4o6-port":                    {NotCarried, "there is no DHCPv4 over DHCPv6"},
 	"4o6-interface":                   {NotCarried, "there is no DHCPv4 over DHCPv6"},
 	"4o6-interface-id":                {NotCarried, "there is no DHCPv4 over DHCPv6"},

@@ -33,9 +33,9 @@ var instead = map[string]string{
 	"time-servers":      "devices of today ask NTP: ntp-servers becomes ntp",
 	"tftp-server-name":  "Hotstage has no network boot: boot such machines in a segment whose DHCP is another server",
 	"boot-file-name":    "Hotstage has no network boot: boot such machines in a segment whose DHCP is another server",
-	"interface-mtu":     "the plan's mtu belongs to the uplink; segments have 1500 bytes",
-	"v6-only-preferred": "this version gives every device an IPv4 address",
-	"v4-captive-portal": "this version announces no captive portal",
+	"interface-mtu":     "write it under mtu: of the segment by hand, if it is 1280 to 1500",
+	"v6-only-preferred": "write it under ipv6_only: of the segment by hand",
+	"v4-captive-portal": "write it under captive_portal: of the segment by hand",
 }
 
 // option is one option-data entry that a plan can carry.
@@ -198,7 +198,7 @@ func (c *config) domainOf(n *subnet, name, search *option) {
 	}
 	for _, d := range search.names {
 		if d != n.domain {
-			c.note(search.at, NotCarried, "segment %s has one domain, %s, which is its search list too: %s is left out", n.name, n.domain, d)
+			c.note(search.at, NotCarried, "segment %s has the domain %s, which is its search list too: %s is left out; write the whole list under search: by hand", n.name, n.domain, d)
 		}
 	}
 }

@@ -245,7 +245,7 @@ func (c *config) macOf(v *value) (net.HardwareAddr, string) {
 			}
 		}
 	}
-	return nil, "a plan reserves by MAC address: write hw-address, which hotstage leases shows for each device"
+	return nil, "it is reserved by neither a MAC address nor a client identifier that is one: write hw-address, which hotstage leases shows for each device, or client_id: in the plan by hand"
 }
 
 // parseMAC reads a hardware address as Kea writes and takes it.
