@@ -51,6 +51,7 @@ type host struct {
 	at     *value
 	name   string
 	mac    net.HardwareAddr
+	id     []byte // client identifier, where there is no mac
 	addr   netip.Addr
 	remark string
 }

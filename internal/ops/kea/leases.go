@@ -309,7 +309,7 @@ func (r Row) lease(s *plan.Segment, now time.Time) fact.Lease {
 // client is the key that role/dhcp has for the device: its identifier of 2 to 255 bytes,
 // else its MAC address; the MAC address alone where the plan reserves for it.
 func (r Row) client(s *plan.Segment) string {
-	reserved := slices.ContainsFunc(s.Reservations, func(v plan.Reservation) bool { return slices.Equal(v.MAC, r.MAC) })
+	reserved := slices.ContainsFunc(s.Reservations, func(v plan.Reservation) bool { return v.MAC != nil && slices.Equal(v.MAC, r.MAC) })
 	if len(r.ClientID) >= 2 && !reserved {
 		return "id:" + hex.EncodeToString(r.ClientID)
 	}

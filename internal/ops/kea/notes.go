@@ -128,7 +128,7 @@ var advices = map[string]advice{
 	"client-classes":                   {NotCarried, noClasses},
 	"client-class":                     {NotCarried, noClasses},
 	"require-client-classes":           {NotCarried, noClasses},
-	"reservations[].client-id":         {NotCarried, "its hw-address counts in the plan; to reserve by the identifier write client_id: in the place of mac: by hand"},
+	"reservations[].client-id":         {NotCarried, "its hw-address counts; a plan reserves by one of the two"},
 	"reservations[].duid":              {NotCarried, "a plan reserves by MAC address, here hw-address"},
 	"reservations[].circuit-id":        {NotCarried, "a plan reserves by MAC address, here hw-address; give the port a segment of its own"},
 	"reservations[].flex-id":           {NotCarried, "a plan reserves by MAC address, here hw-address"},

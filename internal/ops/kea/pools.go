@@ -189,14 +189,14 @@ func (c *config) globalReservation(v *value) {
 			return
 		}
 	}
-	c.drop(v, "a reservation of the plan is for one MAC address and one IPv4 address of a segment: this one has no ip-address")
+	c.drop(v, "a reservation of the plan is for one device and one IPv4 address of a segment: this one has no ip-address")
 }
 
 // reserve carries one reservation, or notes why not.
 func (c *config) reserve(n *subnet, v *value) {
 	given, addrAt := c.wantText(v, "ip-address")
 	if addrAt == nil {
-		c.drop(v, "a reservation of the plan is for one MAC address and one IPv4 address: this one has no ip-address")
+		c.drop(v, "a reservation of the plan is for one device and one IPv4 address: this one has no ip-address")
 		return
 	}
 	addr, err := netip.ParseAddr(given)
@@ -204,48 +204,62 @@ func (c *config) reserve(n *subnet, v *value) {
 		c.drop(v, "%q is not an address for a machine of %s", given, n.prefix)
 		return
 	}
-	mac, why := c.macOf(v)
+	mac, id, why := c.deviceOf(v)
 	if why != "" {
 		c.drop(v, "%s", why)
 		return
 	}
 	for _, h := range n.hosts {
-		if h.addr == addr || slices.Equal(h.mac, mac) {
-			c.drop(v, "reservation %s has the address or the MAC already; a plan has one for each: %s for %s is left out", h.name, addr, mac)
+		if h.addr == addr || slices.Equal(h.mac, mac) && slices.Equal(h.id, id) {
+			c.drop(v, "reservation %s has the address or the device already; a plan has one for each: %s is left out", h.name, addr)
 			return
 		}
 	}
 	hostname, at := c.wantText(v, "hostname")
 	label, domain, _ := strings.Cut(hostname, ".")
 	wanted := cmp.Or(slug(label), "host-"+strings.ReplaceAll(addr.String(), ".", "-"))
-	h := host{at: v, name: unique(c.hostNames, wanted), mac: mac, addr: addr, remark: c.remark(v)}
+	h := host{at: v, name: unique(c.hostNames, wanted), mac: mac, id: id, addr: addr, remark: c.remark(v)}
 	if at != nil && (h.name != strings.ToLower(label) || domain != "" && domain != n.domain) {
 		c.note(at, Changed, "%q is the name %s in the event's domain", hostname, h.name)
 	}
 	n.hosts = append(n.hosts, h)
 }
 
-// macOf is the hardware address that the reservation is for: given, or said by a client
-// identifier that is one, as most are (RFC 2132 section 9.14).
-func (c *config) macOf(v *value) (net.HardwareAddr, string) {
+// deviceOf is whom the reservation is for: a hardware address, given or said by a client
+// identifier that is one, as most are (RFC 2132 section 9.14); or another client identifier.
+func (c *config) deviceOf(v *value) (mac net.HardwareAddr, id []byte, why string) {
 	if s, at := c.wantText(v, "hw-address"); at != nil {
 		if mac, ok := parseMAC(s); ok {
-			return mac, ""
+			return mac, nil, ""
 		}
-		return nil, fmt.Sprintf("%q is not the MAC address of a device", s)
+		return nil, nil, fmt.Sprintf("%q is not the MAC address of a device", s)
 	}
-	if id := v.find("client-id"); id != nil {
-		s, _ := id.str()
-		raw, err := unhex(s)
-		if err == nil && len(raw) == 7 && raw[0] == 1 {
-			if mac := net.HardwareAddr(raw[1:]); goodMAC(mac) {
-				id.taken = true
-				c.note(id, Changed, "the identifier is a MAC address with its type: reserved for that MAC address")
-				return mac, ""
-			}
-		}
+	at := v.find("client-id")
+	if at == nil {
+		return nil, nil, "a plan reserves by MAC address or client identifier: write hw-address, which hotstage leases shows for each device"
 	}
-	return nil, "it is reserved by neither a MAC address nor a client identifier that is one: write hw-address, which hotstage leases shows for each device, or client_id: in the plan by hand"
+	s, _ := at.str()
+	raw, err := unhex(s)
+	if text, ok := strings.CutPrefix(s, "'"); ok { // Kea's way to write an identifier as text
+		raw, err = []byte(strings.TrimSuffix(text, "'")), nil
+	}
+	if err != nil || len(raw) < 2 || len(raw) > 255 {
+		return nil, nil, fmt.Sprintf("%q is not a client identifier of 2 to 255 bytes", s)
+	}
+	at.taken = true
+	if mac := net.HardwareAddr(raw[1:]); raw[0] == 1 && goodMAC(mac) {
+		c.note(at, Changed, "the identifier is a MAC address with its type: reserved for that MAC address")
+		return mac, nil, ""
+	}
+	return nil, raw, ""
+}
+
+// device is whom a reservation is for, as the plan has it.
+func (h *host) device() string {
+	if h.mac != nil {
+		return fmt.Sprintf("mac: %q", h.mac.String())
+	}
+	return fmt.Sprintf("client_id: %q", net.HardwareAddr(h.id).String())
 }
 
 // parseMAC reads a hardware address as Kea writes and takes it.

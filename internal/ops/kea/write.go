@@ -97,7 +97,7 @@ func (w *planWriter) segment(n *subnet) {
 		if h.remark != "" {
 			remark = "   # " + h.remark
 		}
-		w.line("      %s: {mac: %q, address: %s}%s", key(h.name), h.mac.String(), h.addr, remark)
+		w.line("      %s: {%s, address: %s}%s", key(h.name), h.device(), h.addr, remark)
 	}
 }
 
