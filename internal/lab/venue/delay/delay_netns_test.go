@@ -5,13 +5,13 @@ package delay
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,9 +153,10 @@ func arrivedAt(t *testing.T, b *kernel.Namespace) int {
 	return n
 }
 
-// A line that is overrun drops and counts; it carries on afterwards.
+// A line that is overrun drops and counts; it carries on afterwards. Long frames fill it
+// before the first is due, on a slow machine too.
 func TestOverrunIsCounted(t *testing.T) {
-	a, b, line := lined(t, time.Second)
+	a, b, line := lined(t, 3*time.Second)
 	var from, to net.PacketConn
 	testnet.Do(t, a, func() (err error) { from, err = net.ListenPacket("udp", "10.9.0.1:0"); return err })
 	testnet.Do(t, b, func() (err error) { to, err = net.ListenPacket("udp", "10.9.0.2:9"); return err })
@@ -172,11 +173,12 @@ func TestOverrunIsCounted(t *testing.T) {
 	if _, _, err := to.ReadFrom(buf); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 2 * queueFrames {
-		send(fmt.Sprintf("frame %d", i))
+	long := strings.Repeat("x", 1400)
+	for range 2 * queueFrames {
+		send(long)
 	}
 	for ; ; send("last") {
-		to.SetReadDeadline(time.Now().Add(5 * time.Second))
+		to.SetReadDeadline(time.Now().Add(10 * time.Second))
 		n, _, err := to.ReadFrom(buf)
 		if err != nil {
 			t.Fatal("nothing gets through after the overrun: ", err)
@@ -186,6 +188,6 @@ func TestOverrunIsCounted(t *testing.T) {
 		}
 	}
 	if n := line.Dropped(); n == 0 {
-		t.Errorf("%d frames at once over a line for %d, and none was dropped", 2*queueFrames, queueFrames)
+		t.Errorf("%d bytes at once over a line for %d, and none was dropped", 2*queueFrames*len(long), queueBytes)
 	}
 }
