@@ -20,13 +20,13 @@ build: ## build bin/hotstage, one static binary
 rehearse: build ## a conference of 3,000 people on this machine; needs no packages; writes report/report.html
 	bin/hotstage rehearse examples/janog53.yaml --report $(REPORT)
 
-check: ## the fast loop: format, vet, staticcheck, tidiness, dead code, tests with the race detector
+check: ## the fast loop: format, vet, staticcheck, tidiness, dead code, unit tests with the race detector
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	$(TOOL) staticcheck ./...
 	go mod tidy -diff
 	@dead=$$($(TOOL) deadcode -test ./...); [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race -short ./...
 
 packages: ## install what the tests judge with (Debian, as root)
 	@command -v apt-get >/dev/null || { echo 'make test needs Debian or a system with: $(PACKAGES)'; exit 1; }
@@ -43,10 +43,10 @@ packages: ## install what the tests judge with (Debian, as root)
 
 test: packages ## everything: installs what it needs, a skip is a failure
 	$(MAKE) check
-	HOTSTAGE_MUST=netns,interop,vm go test -count=1 ./...
+	HOTSTAGE_MUST=netns,interop,vm CGO_ENABLED=1 go test -race -count=1 ./...
 
 golden: ## rewrite the golden files; review the difference
-	go test ./... -update
+	go test $$(go list -f '{{range .TestImports}}{{if eq . "github.com/hotstage/hotstage/internal/golden"}}{{$$.ImportPath}}{{end}}{{end}} {{range .XTestImports}}{{if eq . "github.com/hotstage/hotstage/internal/golden"}}{{$$.ImportPath}}{{end}}{{end}}' ./...) -update
 
 fuzz: ## fuzz every target for T each (T=60s)
 	@for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \

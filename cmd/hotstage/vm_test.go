@@ -28,6 +28,7 @@ func static(t *testing.T, args ...string) (path string) {
 // tagged frames, in the tests of the rooms that make them and in a whole rehearsal. Software
 // emulation is slow, so what is a matter of time is not judged.
 func TestRealKernel(t *testing.T) {
+	testnet.Root(t)
 	t.Parallel()
 	const inside = "../../internal/"
 	vm := testnet.VM{Limit: 4 * time.Minute, Files: map[string]string{

@@ -21,15 +21,23 @@ import (
 // list of netns, interop, vm, browser): a skipped test must not look like a passed one.
 func Missing(t testing.TB, kind, why string) {
 	t.Helper()
-	if slices.Contains(strings.Split(os.Getenv("HOTSTAGE_MUST"), ","), kind) {
+	if must(kind) {
 		t.Fatalf("%s tests must run here (HOTSTAGE_MUST), but %s", kind, why)
 	}
 	t.Skipf("%s: %s", kind, why)
 }
 
-// Root needs the privilege to make network namespaces.
+func must(kind string) bool {
+	return slices.Contains(strings.Split(os.Getenv("HOTSTAGE_MUST"), ","), kind)
+}
+
+// Root needs the privilege to make network namespaces, and time: go test -short goes without
+// networks.
 func Root(t testing.TB) {
 	t.Helper()
+	if testing.Short() && !must("netns") {
+		t.Skip("netns: -short goes without networks")
+	}
 	ns, err := kernel.NewNamespace()
 	if err != nil {
 		Missing(t, "netns", err.Error())
