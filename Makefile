@@ -43,7 +43,7 @@ packages: ## install what the tests judge with (Debian, as root)
 
 test: packages ## everything: installs what it needs, a skip is a failure
 	$(MAKE) check
-	HOTSTAGE_MUST=netns,interop,vm CGO_ENABLED=1 go test -race -count=1 ./...
+	HOTSTAGE_MUST=netns,interop,vm CGO_ENABLED=1 go test -race -count=1 -p 1 ./... # one after the other: many judge a whole machine
 
 golden: ## rewrite the golden files; review the difference
 	go test $$(go list -f '{{range .TestImports}}{{if eq . "github.com/hotstage/hotstage/internal/golden"}}{{$$.ImportPath}}{{end}}{{end}} {{range .XTestImports}}{{if eq . "github.com/hotstage/hotstage/internal/golden"}}{{$$.ImportPath}}{{end}}{{end}}' ./...) -update

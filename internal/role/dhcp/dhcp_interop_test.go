@@ -120,9 +120,20 @@ func TestUdhcpc(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "script")
 	write(t, script, "#!/bin/sh\necho \"event=$1 ip=$ip mask=$mask router=$router dns=$dns domain=$domain lease=$lease serverid=$serverid search=$search\"\n"+
 		"[ \"$1\" = bound ] && ip addr add $ip/$mask dev $interface; exit 0\n")
-	var out strings.Builder
+	log, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	says := func() string {
+		b, err := os.ReadFile(log.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
 	cmd := exec.Command(udhcpc, "-f", "-i", "eth0", "-s", script, "-x", "hostname:phone", "-O", "search")
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := client.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +153,7 @@ func TestUdhcpc(t *testing.T) {
 	time.Sleep(time.Second)
 	cmd.Process.Signal(syscall.SIGUSR1) // renew
 	eventually(t, "renewed", func() bool { return first().Expires.Sub(first().Start) > 16*time.Second })
+	eventually(t, "renewed, says udhcpc", func() bool { return strings.Contains(says(), "event=renew") })
 	cmd.Process.Signal(syscall.SIGUSR2) // release
 	eventually(t, "released", func() bool { return first().State == fact.LeaseReleased })
 	cmd.Process.Kill()
@@ -150,8 +162,8 @@ func TestUdhcpc(t *testing.T) {
 		"event=bound ip=10.1.1.0 mask=16 router=10.1.0.1 dns=10.1.0.1 domain=yapc.example lease=16 serverid=10.1.0.2 search=yapc.example\n",
 		"event=renew ip=10.1.1.0 mask=16 router=10.1.0.1 dns=10.1.0.1 domain=yapc.example lease=16 ",
 	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("udhcpc says\n%s\nwant %s", out.String(), want)
+		if !strings.Contains(says(), want) {
+			t.Errorf("udhcpc says\n%s\nwant %s", says(), want)
 		}
 	}
 }

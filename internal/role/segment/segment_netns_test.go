@@ -65,7 +65,11 @@ func TestWhoReachesWhom(t *testing.T) {
 		{"internet to a port of the router that is the system's to filter", v.internet, "tcp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 9999, true},
 	} {
 		for _, to := range c.to {
-			if got := reaches(t, c.from, c.how, to, c.port); got != c.want {
+			got := reaches(t, c.from, c.how, to, c.port)
+			for try := 0; c.want && !got && try < 10; try++ { // a slow or busy machine
+				got = reaches(t, c.from, c.how, to, c.port)
+			}
+			if got != c.want {
 				t.Errorf("%s: %s %s port %d: reaches %v, want %v", c.words, c.how, to, c.port, got, c.want)
 			}
 		}
