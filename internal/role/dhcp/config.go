@@ -3,6 +3,7 @@ package dhcp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/hotstage/hotstage/internal/plan"
 	"github.com/hotstage/hotstage/internal/wire"
@@ -21,7 +22,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	if !n.Has(plan.RoleDHCP) {
 		return Config{}, fmt.Errorf("dhcp: node %s does not have the role dhcp", node)
 	}
-	var c Config
+	c := Config{Node: node}
 	for _, name := range p.Resolver.Names {
 		c.Names = append(c.Names, name.FQDN)
 	}
@@ -30,19 +31,20 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		if s == nil || !a.Pool.IsValid() && len(s.Reservations) == 0 {
 			continue
 		}
-		seg, err := configureSegment(p, s, a)
+		seg, err := configureSegment(p, s, a, node)
 		if err != nil {
 			return Config{}, fmt.Errorf("dhcp: node %s: segment %s: %w", node, s.Name, err)
 		}
 		c.Segments = append(c.Segments, seg)
 	}
+	c.onePartner()
 	if len(c.Segments) == 0 {
 		return Config{}, fmt.Errorf("dhcp: node %s has the role dhcp but is in no segment with a pool; give it an interface in one", node)
 	}
 	return c, nil
 }
 
-func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment, error) {
+func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment, node string) (Segment, error) {
 	seg := Segment{
 		Name: s.Name, Device: a.Device, Server: a.IPv4.Addr(), Prefix: s.IPv4.Masked(), Pool: a.Pool,
 		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations, Relays: s.Relays,
@@ -63,7 +65,8 @@ func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment) (Segment
 			return seg, fmt.Errorf("reservation %s: %v for %s; an Ethernet address or a client identifier, and an address in %v are needed", r.Name, r.Addr, r.Device(), s.IPv4)
 		}
 	}
-	seg.Never, seg.Partners = never(p, s, a.Pool), partners(p, s, seg.Server)
+	seg.Partner = partner(p, s, node, a.Pool)
+	seg.Never, seg.Partners = never(p, s, seg), partners(p, s, seg.Server)
 	seg.Options, seg.IPv6Only = options(s), s.IPv6Only > 0
 	if _, err := wire.NewDHCPTemplate(seg.Options); err != nil {
 		return seg, err
@@ -83,11 +86,51 @@ func partners(p *plan.Plan, s *plan.Segment, own netip.Addr) []netip.Addr {
 	return all
 }
 
-// never lists the pool's addresses that are in use by the plan itself.
-func never(p *plan.Plan, s *plan.Segment, pool plan.Range) []netip.Addr {
+// partner is the other server of the segment when there are two, each with a part of the
+// pool; nil otherwise.
+func partner(p *plan.Plan, s *plan.Segment, node string, pool plan.Range) (other *Partner) {
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		a := n.Attachment(s.Name)
+		if a == nil || n.Name == node || !n.Has(plan.RoleDHCP) {
+			continue
+		}
+		if other != nil || !a.Pool.IsValid() || !pool.IsValid() {
+			return nil
+		}
+		other = &Partner{Node: n.Name, Pool: a.Pool}
+	}
+	return other
+}
+
+// onePartner leaves a node with one partner: the one of its first such segment.
+func (c *Config) onePartner() {
+	for i := range c.Segments {
+		switch other := c.Segments[i].Partner; {
+		case other == nil:
+		case c.Partner == "":
+			c.Partner = other.Node
+		case c.Partner != other.Node:
+			c.Segments[i].Partner = nil
+		}
+	}
+}
+
+// Alone is the Config of a server that has nobody to talk to, whatever the plan says: it gives
+// addresses of its own part, and knows nothing of others.
+func (c Config) Alone() Config {
+	c.Partner, c.Segments = "", slices.Clone(c.Segments)
+	for i := range c.Segments {
+		c.Segments[i].Partner = nil
+	}
+	return c
+}
+
+// never lists the addresses within the pool's parts that are in use by the plan itself.
+func never(p *plan.Plan, s *plan.Segment, seg Segment) []netip.Addr {
 	var all []netip.Addr
 	add := func(a netip.Addr) {
-		if pool.Contains(a) {
+		if seg.Pool.Contains(a) || seg.Partner != nil && seg.Partner.Pool.Contains(a) {
 			all = append(all, a)
 		}
 	}

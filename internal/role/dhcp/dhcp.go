@@ -37,6 +37,8 @@ import (
 
 // Config is what the role needs to know of the plan; see Configure.
 type Config struct {
+	Node     string
+	Partner  string // the node that this one is paired with, "" without; see Pair
 	Segments []Segment
 	Names    []string // FQDNs of the plan's own, which no client may have
 }
@@ -48,6 +50,7 @@ type Segment struct {
 	Server       netip.Addr   // our address there and our server identifier
 	Prefix       netip.Prefix // the segment's network
 	Pool         plan.Range   // this node's part
+	Partner      *Partner     // the other server of a pair, nil without
 	Partners     []netip.Addr // the plan's other DHCP servers there
 	Never        []netip.Addr // addresses within the pool that no client may have
 	Relays       []netip.Addr // relays in the segment whose requests are served (giaddr, RFC 1542)
@@ -56,6 +59,12 @@ type Segment struct {
 	Reservations []plan.Reservation
 	Options      []wire.DHCPOption // for every client that asks, and in this order for one that names none
 	IPv6Only     bool              // Options has 108: clients that can shall do without IPv4
+}
+
+// Partner is the other server of a pair in a segment.
+type Partner struct {
+	Node string
+	Pool plan.Range // its part
 }
 
 // Server serves DHCPv4 on all segments of a node. It is a task.Task and a task.Reporter.
@@ -69,6 +78,10 @@ type Server struct {
 	metrics  *Metrics
 	tell     *teller
 	ready    chan struct{}
+	loaded   chan struct{} // closed when the pools are what the store had
+	node     string
+	partner  string
+	pair     *Pair // nil without; see Join
 	fault    error // of the Config
 
 	mu    sync.Mutex // of ratio
@@ -80,7 +93,7 @@ type Server struct {
 func New(cfg Config, book leaseBook, clock Clock, m *Metrics, tell func(fact.Event)) *Server {
 	s := &Server{
 		names: newNames(cfg.Names), clock: clock, metrics: m, tell: newTeller("dhcp", tell),
-		ready: make(chan struct{}), ratio: map[*segment]*takeUp{},
+		ready: make(chan struct{}), loaded: make(chan struct{}), node: cfg.Node, partner: cfg.Partner, ratio: map[*segment]*takeUp{},
 	}
 	for _, c := range cfg.Segments {
 		g, err := newSegment(c, clock.Boot(), s.names)
@@ -134,6 +147,12 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	var listening, writing sync.WaitGroup
+	if s.pair != nil {
+		s.pair.begin(leases)
+		listening.Add(1)
+		go func() { defer listening.Done(); s.pair.run(ctx) }()
+	}
+	close(s.loaded)
 	for _, l := range s.links {
 		listening.Add(1)
 		go func() { defer listening.Done(); l.run(ctx) }()
@@ -214,6 +233,9 @@ func (s *Server) tidy(g *segment, window bool) {
 // Checks says what is so, what is wrong first.
 func (s *Server) Checks() []fact.Check {
 	checks := []fact.Check{s.ledger.check()}
+	if s.pair != nil {
+		checks = append(checks, s.pair.check())
+	}
 	for _, l := range s.links {
 		checks = append(checks, l.check(), l.guard.check(read(s.clock)))
 	}

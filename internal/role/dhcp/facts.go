@@ -41,7 +41,7 @@ func (g *segment) unsaved(n int, into []fact.Lease, from []*binding) ([]fact.Lea
 		g.pool.dirty[last] = nil
 		g.pool.dirty = g.pool.dirty[:last]
 		b.dirty = false
-		if b.state == bound || b.state == fresh { // granted again: that commit says more
+		if b.durable != nil || b.state == fresh { // granted again: that commit says more
 			continue
 		}
 		into, from = append(into, g.fact(b.addr, &b.record)), append(from, b)
@@ -104,7 +104,9 @@ func (g *segment) leases(into []fact.Lease) []fact.Lease {
 			r = b.durable
 		}
 		if r.state != fresh {
-			into = append(into, g.fact(b.addr, r))
+			l := g.fact(b.addr, r)
+			l.Node = g.factNode(b)
+			into = append(into, l)
 		}
 	}
 	for i := 0; i < len(g.pool.slots); i += step { // slots itself never changes

@@ -3,7 +3,11 @@ package dhcp
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/hotstage/hotstage/internal/fact"
 )
 
 const (
@@ -165,22 +169,27 @@ func (w *Follower) copy(ctx context.Context, book ownBook, p *position) (int, er
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
+	last := rows[len(rows)-1].Seq
+	read := len(rows)
+	rows = slices.DeleteFunc(rows, func(l fact.Lease) bool { return w.partners(l.Segment, l.Addr) }) // a partner's: it tells itself
 	for i := range rows {
 		rows[i].Node = w.node
 	}
 	begun := time.Now()
 	cctx, cancel := context.WithTimeout(ctx, copyFor)
-	err = w.shared.Commit(cctx, rows)
+	if len(rows) > 0 {
+		err = w.shared.Commit(cctx, rows)
+	}
 	cancel()
 	p.took = time.Since(begun)
 	if err != nil {
 		return 0, err
 	}
-	p.at = rows[len(rows)-1].Seq
+	p.at = last
 	w.at = p.at
 	w.m.copied.Add(float64(len(rows)))
 	w.m.took.Observe(p.took.Seconds())
-	return len(rows), nil
+	return read, nil
 }
 
 // rest waits for the next commit, and writes the position down once a while.
@@ -229,4 +238,11 @@ func (w *Follower) measure(ctx context.Context, book ownBook) {
 	if n, err := book.Behind(ctx, w.at); err == nil { // else the follower meets the error itself
 		w.m.rows.Set(float64(n))
 	}
+}
+
+// partners tells whether the address is of the partner's part.
+func (f *Feed) partners(segment string, a netip.Addr) bool {
+	return slices.ContainsFunc(f.cfg.Segments, func(s Segment) bool {
+		return s.Name == segment && s.Partner != nil && s.Partner.Pool.Contains(a)
+	})
 }

@@ -53,13 +53,15 @@ const (
 	noReplyDue  // RELEASE, DECLINE
 	undelivered // the device did not take the reply
 	tooLate     // the store took longer than ackWithin
+	byPartner   // the other server of the pair answers this client
+	unheard     // the partner may know better, and was not heard yet
 	watching    // a guard of ours looks for servers that the plan does not have
 	silences
 )
 
 var silenceWords = [silences]string{
 	"replied", "malformed", "relayed", "too-many", "not-for-us", "unknown-client", "pool-full", "store-down",
-	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "watch",
+	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "partner-answers", "partner-unheard", "watch",
 }
 
 // delivery is how a reply goes, RFC 2131 section 4.1.
@@ -102,6 +104,7 @@ type segment struct {
 	pool *pool
 	key  [256]byte
 	made uint64 // offers
+	pair pairing
 }
 
 func newSegment(cfg Segment, boot string, n *names) (*segment, error) {
@@ -109,7 +112,7 @@ func newSegment(cfg Segment, boot string, n *names) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &segment{cfg: cfg, boot: boot, template: t, names: n, pool: newPool(cfg.Pool, cfg.Never, cfg.Reservations)}, nil
+	return &segment{cfg: cfg, boot: boot, template: t, names: n, pool: newPool(cfg)}, nil
 }
 
 // clientKey is the client's identity within the segment: the client identifier (RFC 2131
@@ -146,6 +149,10 @@ func (g *segment) handle(at moment, m *wire.DHCP, broadcast, canGrant bool, a *a
 	}
 	g.pool.expire(at, expiryWork, g.ended)
 	key := g.clientKey(m)
+	if why := g.refer(m, key, broadcast); why != replied {
+		a.why = why
+		return
+	}
 	switch m.Type {
 	case wire.DHCPDiscover:
 		g.discover(at, m, key, canGrant, a)
@@ -254,7 +261,7 @@ func (g *segment) reboot(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 		return
 	}
 	b := g.pool.at(m.Requested)
-	if b == nil { // another server's part: it answers
+	if b == nil || b.unknown(key) { // another server's part: it answers
 		a.why = notForUs
 		return
 	}
@@ -283,7 +290,7 @@ func (g *segment) extend(at moment, m *wire.DHCP, key []byte, canGrant bool, a *
 	}
 	b := g.pool.at(m.CIAddr)
 	switch {
-	case b == nil:
+	case b == nil || b.unknown(key):
 		a.why = notForUs
 	case !g.mayHave(b, m, key):
 		g.nak(m, a, "that address is not this client's any more")
@@ -309,6 +316,9 @@ func (g *segment) mayHave(b *binding, m *wire.DHCP, key []byte) bool {
 	case declined: // who answers for it may have had it before the leases were lost
 		return b.squat && b.mac == m.CHAddr
 	}
+	if g.pool.keeps(b) {
+		return !b.theirs && b.client != "" && b.client == string(key)
+	}
 	// A restart of ours forgets offers. A free address that was another client's is asked for
 	// by guessing more likely than by such an offer: who was made one asks for a new one.
 	return b.offeredTo == string(key) || b.offeredTo == "" && (b.client == "" || b.client == string(key))
@@ -329,7 +339,8 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 		host = label(m.Hostname)
 	}
 	lease, trial := g.term(at, b, key, again)
-	if again && b.durable == nil && host == b.host && b.mac == m.CHAddr &&
+	lends := b.theirs && b.lent < b.ends // what we promise of the partner's address we must have on disk as ours
+	if again && !lends && b.durable == nil && host == b.host && b.mac == m.CHAddr &&
 		at.boot-b.granted < lease/freshPart && b.ends-at.boot > lease/2 {
 		g.ack(m, a, b, b.ends-at.boot)
 		return
@@ -340,7 +351,10 @@ func (g *segment) grant(at moment, m *wire.DHCP, key []byte, b *binding, canGran
 	}
 	r := record{
 		state: bound, mac: m.CHAddr, host: host, start: at.wall,
-		until: at.wall.Add(lease), granted: at.boot, first: at.boot, ends: at.boot + lease, trial: trial,
+		until: at.wall.Add(lease), granted: at.boot, first: at.boot, ends: at.boot + lease, trial: trial, lately: true,
+	}
+	if b.theirs {
+		r.lent = r.ends
 	}
 	if again {
 		r.client, r.start, r.first = b.client, b.start, b.first

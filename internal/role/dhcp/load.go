@@ -88,6 +88,9 @@ func (g *segment) take(at moment, l fact.Lease) {
 	default:
 		r.state = expired
 	}
+	if b.theirs && r.state == bound { // who gave it last is not known: as if it had been us
+		r.lent = r.ends
+	}
 	if r.state != bound {
 		r.ends = min(r.ends, at.boot+restFor)
 	}

@@ -21,6 +21,9 @@ type Metrics struct {
 	pool     *prometheus.GaugeVec
 	queue    prometheus.Gauge
 	rogues   *prometheus.CounterVec
+	modes    *prometheus.GaugeVec
+	shared   *prometheus.CounterVec
+	contrary prometheus.Counter
 }
 
 var typeWords = [...]string{
@@ -80,6 +83,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "hotstage_dhcp_rogue_replies_total",
 		Help: "Messages heard of DHCP servers that the plan does not have, by segment. Any: devices get a wrong network; find the server by the event rogue-dhcp and shut its port; turn DHCP snooping on.",
 	}, []string{"segment"})
+	m.modes = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "hotstage_dhcp_pair_mode",
+		Help: "1 for how the pair of DHCP servers stands: waiting, normal, alone, sole. Other than normal for longer than a restart: look at the partner, see doc/dhcp.md.",
+	}, []string{"mode"})
+	m.shared = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "hotstage_dhcp_pair_rows_total",
+		Help: "Leases told to the partner and learnt from it. Learnt grows with its clients; one that stands still while clients come: look at the event pair-alone.",
+	}, []string{"direction"})
+	m.contrary = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "hotstage_dhcp_pair_contrary_total",
+		Help: "Addresses that both servers of the pair have given. Any: a server was told to be sole while its partner served; look at the event pair-contrary.",
+	})
+	reg.MustRegister(m.modes, m.shared, m.contrary)
 	reg.MustRegister(messages, states, replies, silent, m.commits, m.rows, m.failures, m.grants, m.pool, m.queue, m.rogues)
 	for i, w := range typeWords {
 		m.messages[i], m.replies[i] = messages.WithLabelValues(w), replies.WithLabelValues(w)
@@ -125,4 +141,19 @@ func (m *Metrics) commit(d time.Duration, rows int, err error) {
 	}
 	m.commits.Observe(d.Seconds())
 	m.rows.Observe(float64(rows))
+}
+
+func (m *Metrics) told(rows int) { m.shared.WithLabelValues("told").Add(float64(rows)) }
+
+func (m *Metrics) learnt(rows int) { m.shared.WithLabelValues("learnt").Add(float64(rows)) }
+
+func (m *Metrics) contradicted() { m.contrary.Inc() }
+
+// stands says which mode the pair is in.
+func (m *Metrics) stands(now mode) {
+	for i, w := range modeWords {
+		if mode(i) != unpaired {
+			m.modes.WithLabelValues(w).Set(float64(btoi(mode(i) == now)))
+		}
+	}
 }

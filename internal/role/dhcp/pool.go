@@ -3,6 +3,7 @@ package dhcp
 import (
 	"container/heap"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 
@@ -47,6 +48,9 @@ type record struct {
 	ends    time.Duration
 	trial   bool // a stranger's first lease in a surge
 	squat   bool // declined: mac answers for it and has no lease of it
+
+	lately bool          // it is of this run or the partner's word, not of a file alone
+	lent   time.Duration // of the partner's part: the end of the lease that we gave or cannot deny; 0: the partner's word alone
 }
 
 // binding is one address of the pool.
@@ -66,10 +70,15 @@ type binding struct {
 	offerEnds time.Duration
 	forgoes   bool // the offer is to a client that will most likely do without (RFC 8925)
 
+	theirs  bool // of the partner's part
+	upper   bool // of the second half of its part; see pool.keeps
+	cleared bool // ended, and the partner knows
+	queued  bool // in news
+
 	probed  time.Duration // when it was last probed; 0: never
 	unheard int           // probes since somebody answered
 
-	in         *list // fresh, past, offers or resting; nil when bound
+	in         *list // fresh, past, offers, resting, held or away; nil when bound
 	prev, next *binding
 	heapAt     int
 }
@@ -86,32 +95,28 @@ type pool struct {
 	offered map[string]*binding
 
 	fresh, past, offers, resting list
+	held, away                   list // kept from strangers: of our part, of the partner's; see keeps
+	afar                         int  // bound ones of the partner's part
+	mode                         mode
+	news                         []*binding // what the partner does not know yet
 	live                         expiries
 	dirty                        []*binding
 	lapsed                       uint64 // offers that nobody took
 	surge                        surge
 }
 
-func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) *pool {
+func newPool(c Segment) *pool {
 	p := &pool{
 		outside: map[netip.Addr]*binding{}, owners: map[string]*binding{}, byMAC: map[[6]byte]*binding{},
 		clients: map[string]*binding{}, offered: map[string]*binding{},
 	}
-	if r.IsValid() {
-		p.first = number(r.From)
-		p.slots = make([]*binding, r.Size())
-		all := make([]binding, r.Size())
-		for i := range all {
-			all[i].addr, all[i].heapAt = address(p.first+uint32(i)), -1
-			p.slots[i] = &all[i]
-		}
-	}
-	for _, a := range never {
-		if r.Contains(a) {
+	p.room(c)
+	for _, a := range c.Never {
+		if p.at(a) != nil {
 			p.slots[number(a)-p.first] = nil
 		}
 	}
-	for _, res := range reservations {
+	for _, res := range c.Reservations {
 		b := p.at(res.Addr)
 		if b == nil {
 			b = &binding{addr: res.Addr, heapAt: -1}
@@ -127,11 +132,40 @@ func newPool(r plan.Range, never []netip.Addr, reservations []plan.Reservation) 
 	}
 	for _, b := range p.slots {
 		if b != nil && !b.owner {
-			p.fresh.pushBack(b)
+			p.shelve(b)
 		}
 	}
 	p.surge = newSurge(p.fresh.n)
 	return p
+}
+
+// room makes the bindings of our part and of the partner's.
+func (p *pool) room(c Segment) {
+	parts := []plan.Range{c.Pool}
+	if c.Partner != nil {
+		parts = append(parts, c.Partner.Pool)
+	}
+	first, last := uint32(math.MaxUint32), uint32(0)
+	for _, r := range parts {
+		if r.IsValid() {
+			first, last = min(first, number(r.From)), max(last, number(r.To))
+		}
+	}
+	if last < first {
+		return
+	}
+	p.first, p.slots = first, make([]*binding, last-first+1)
+	for i, r := range parts {
+		if !r.IsValid() {
+			continue
+		}
+		all := make([]binding, r.Size())
+		for n := range all {
+			b := &all[n]
+			b.addr, b.heapAt, b.theirs, b.upper = address(number(r.From)+uint32(n)), -1, i > 0, n >= len(all)/2
+			p.slots[number(b.addr)-first] = b
+		}
+	}
 }
 
 func number(a netip.Addr) uint32 {
@@ -155,11 +189,16 @@ func (p *pool) at(a netip.Addr) *binding {
 }
 
 // size is how many addresses can be given to clients without a reservation.
-func (p *pool) size() int { return p.fresh.n + p.past.n + p.offers.n + p.resting.n + p.leased() }
+func (p *pool) size() int {
+	return p.fresh.n + p.past.n + p.offers.n + p.resting.n + p.held.n + p.leased()
+}
 
 // leased is how many of them are bound.
 func (p *pool) leased() int {
 	n := len(p.live)
+	if p.mode != sole {
+		n -= p.afar
+	}
 	for _, b := range p.owners {
 		if b.state == bound {
 			n--
@@ -188,7 +227,14 @@ func (p *pool) shelve(b *binding) {
 	switch {
 	case b.state == bound:
 		heap.Push(&p.live, b)
+		if b.theirs {
+			p.afar++
+		}
 	case b.owner:
+	case p.keeps(b) && b.theirs:
+		p.away.pushBack(b)
+	case p.keeps(b):
+		p.held.pushBack(b)
 	case b.state == fresh:
 		p.fresh.pushBack(b)
 	case b.state == declined:
@@ -204,6 +250,9 @@ func (p *pool) shelve(b *binding) {
 func (p *pool) lift(b *binding) {
 	if b.heapAt >= 0 {
 		heap.Remove(&p.live, b.heapAt)
+		if b.theirs {
+			p.afar--
+		}
 	}
 	if b.in != nil {
 		b.in.remove(b)
@@ -222,8 +271,14 @@ func (p *pool) put(b *binding, r record) {
 	}
 	b.record = r
 	b.gen++
+	b.cleared = false
 	if r.client != "" && r.state != declined { // nobody wants back what it declined
-		if had := p.clients[r.client]; had == nil || had == b || had.state != bound || r.state == bound {
+		had := p.clients[r.client]
+		switch {
+		case had == nil || had == b:
+			p.clients[r.client] = b
+		case b.theirs && (r.state != bound || had.state == bound && !had.theirs): // our own part goes before
+		case had.state != bound || r.state == bound:
 			p.clients[r.client] = b
 		}
 	}
@@ -243,6 +298,7 @@ func (p *pool) grant(b *binding, r record) {
 		p.surge.stranger(r.granted)
 	}
 	p.put(b, r)
+	p.report(b)
 }
 
 // committed tells that the store has r, which grant made when gen was b.gen.
@@ -266,6 +322,7 @@ func (p *pool) refused(b *binding, gen uint32) {
 	if was.state == released || was.state == expired || was.state == declined {
 		p.soil(b) // its end may have been left to the grant to overwrite
 	}
+	p.report(b)
 }
 
 // end closes a binding. That is true at once, and saved when the store works: until then a
@@ -279,15 +336,49 @@ func (p *pool) end(b *binding, s state, at moment, rest time.Duration) {
 		r.ends, r.until = at.boot+rest, at.wall.Add(rest)
 	} // else it ended when it was to end, whenever that is noticed
 	r.state = s
+	r.lent = 0
 	b.durable = nil
 	p.put(b, r)
 	p.soil(b)
+	if !b.theirs || s != expired { // the partner says itself when its own end
+		p.report(b)
+	}
 }
 
 func (p *pool) soil(b *binding) {
 	if !b.dirty {
 		b.dirty = true
 		p.dirty = append(p.dirty, b)
+	}
+}
+
+// keeps says that no stranger may have the address now, though nobody has it; see Pair for why
+// that is enough.
+func (p *pool) keeps(b *binding) bool {
+	switch {
+	case p.mode == unpaired:
+		return b.theirs
+	case b.theirs:
+		return p.mode != sole || b.state == fresh && !b.upper
+	case b.state == fresh:
+		return p.mode == waiting && b.upper
+	}
+	return p.mode != sole && !b.cleared
+}
+
+// report has the partner told of a change.
+func (p *pool) report(b *binding) {
+	if p.mode != unpaired && !b.queued {
+		b.queued = true
+		p.news = append(p.news, b)
+	}
+}
+
+// stretch moves the end of a lease later; never earlier.
+func (p *pool) stretch(b *binding, ends time.Duration, until time.Time) {
+	if b.state == bound && ends > b.ends {
+		b.ends, b.until = ends, until
+		heap.Fix(&p.live, b.heapAt)
 	}
 }
 
@@ -308,9 +399,12 @@ func (p *pool) lapse(b *binding) {
 	if !b.forgoes {
 		p.lapsed++
 	}
-	if b.state == fresh {
+	switch {
+	case p.keeps(b):
+		p.shelve(b)
+	case b.state == fresh:
 		p.fresh.pushBack(b) // behind the others: its client may still ask for it
-	} else {
+	default:
 		p.past.pushFront(b) // it has been free the longest
 	}
 }
@@ -368,6 +462,9 @@ func (p *pool) choose(at time.Duration, client []byte, wish netip.Addr) *binding
 		return b
 	}
 	own := p.clients[string(client)]
+	if own != nil && (p.mode == waiting && !own.lately || own.theirs && own.state != bound && p.keeps(own)) {
+		own = nil // not ours to give back now
+	}
 	if own != nil && !own.owner && own.state != bound && own.offeredTo != "" && p.clients[own.offeredTo] == nil {
 		p.heed(own)
 	}
@@ -381,7 +478,7 @@ func (p *pool) choose(at time.Duration, client []byte, wish netip.Addr) *binding
 	if own == nil {
 		kept = p.kept(at)
 	}
-	if b := p.at(wish); b != nil && !b.owner && b.free() && (b.state == fresh || p.fresh.n == 0 && kept == 0) {
+	if b := p.at(wish); b != nil && !b.owner && b.free() && !p.keeps(b) && (b.state == fresh || p.fresh.n == 0 && kept == 0) {
 		return b
 	}
 	if p.fresh.front != nil {
