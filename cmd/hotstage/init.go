@@ -50,6 +50,10 @@ func (v *initVerb) Run(s *screen) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("init: write %s: %w", v.Plan, err)
 	}
-	fmt.Fprintf(s.out, "%s: written; next: hotstage check %s\n", filepath.Base(v.Plan), v.Plan)
+	dir := keysDir("", v.Plan)
+	if _, err := makeKeys(dir, p); err != nil {
+		return fmt.Errorf("init: %s is written, its keys are not: %w", v.Plan, err)
+	}
+	fmt.Fprintf(s.out, "%s: written, and the event's keys in %s; next: hotstage check %s\n", filepath.Base(v.Plan), filepath.Base(dir), v.Plan)
 	return nil
 }

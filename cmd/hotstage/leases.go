@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -25,6 +26,14 @@ func (n *node) addDHCP() error {
 	cfg, err := dhcp.Configure(n.plan, n.name)
 	if err != nil {
 		return fmt.Errorf("configure dhcp: %w", err)
+	}
+	if n.pair, err = n.pairUp(cfg, n.keys); err != nil {
+		return fmt.Errorf("configure dhcp: %w", err)
+	}
+	if n.pair == nil {
+		cfg = cfg.Alone()
+	} else if err := n.addPeers(n.pair); err != nil {
+		return err
 	}
 	m := dhcp.NewMetrics(n.registry)
 	if n.plan.DHCP.Shared == nil || n.alone {
@@ -102,6 +111,9 @@ func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics, feed *dhcp.Feed) (tas
 		book = c.followed
 	}
 	c.Server = dhcp.New(cfg, book, dhcp.SystemClock(), m, n.events.tell)
+	if n.pair != nil {
+		c.Server.Join(n.pair.line(), pairMemo{filepath.Join(n.state, "pair")})
+	}
 	n.dhcp.Store(c.Server)
 	return c, nil
 }

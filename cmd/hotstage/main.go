@@ -20,11 +20,13 @@ type cli struct {
 	Check    checkVerb        `cmd:"" help:"Find every fault in a plan, with its line and a hint."`
 	Init     initVerb         `cmd:"" help:"Write a commented plan to start from."`
 	Import   importVerb       `cmd:"" help:"Move here from Kea: its configuration as a plan, its leases as ours."`
+	Keys     keysVerb         `cmd:"" help:"Make the keys by which the event's nodes know each other."`
 	Show     showVerb         `cmd:"" help:"Show what a plan comes to: segments, nodes, budget, diagram; or the plan language's schema."`
 	Rehearse rehearseVerb     `cmd:"" help:"Build the whole venue on this machine, walk the attendees in, and judge."`
 	Run      runVerb          `cmd:"" help:"Run this node's roles until told to stop."`
 	Status   statusVerb       `cmd:"" help:"What is so on the node of this machine, first broken thing first."`
 	Leases   leasesVerb       `cmd:"" help:"The leases of the node of this machine."`
+	Pair     pairVerb         `cmd:"" help:"How the pair of DHCP servers stands, and what you know of the other one."`
 	Version  kong.VersionFlag `help:"Print the version."`
 }
 

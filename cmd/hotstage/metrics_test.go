@@ -35,7 +35,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		t.Fatal(faults)
 	}
 	t.Setenv("HOTSTAGE_TEST_DB", "secret")
-	n, err := newNode(p, p.Nodes[0].Name, t.TempDir(), false, io.Discard)
+	n, err := newNode(p, p.Nodes[0].Name, t.TempDir(), "", false, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

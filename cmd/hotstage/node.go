@@ -39,13 +39,15 @@ type node struct {
 	registry *prometheus.Registry
 	events   *eventLog
 	dhcp     atomic.Pointer[dhcp.Server] // the running one, nil before the first
+	keys     string                      // directory of the event's keys
+	pair     *pairing                    // nil without
 	alone    bool                        // leases stay on this node, whatever the plan says
 }
 
 // newNode configures everything the node has in the plan and starts nothing. With alone it
 // keeps its leases to itself.
-func newNode(p *plan.Plan, name, state string, alone bool, log io.Writer) (*node, error) {
-	n := &node{name: name, plan: p, state: state, alone: alone, begun: time.Now(), registry: prometheus.NewRegistry()}
+func newNode(p *plan.Plan, name, state, keys string, alone bool, log io.Writer) (*node, error) {
+	n := &node{name: name, plan: p, state: state, keys: keys, alone: alone, begun: time.Now(), registry: prometheus.NewRegistry()}
 	n.events = &eventLog{node: name, out: log}
 	n.group = task.NewGroup(n.events.tell)
 	return n, errors.Join(n.addNetwork(), n.addServices())
@@ -180,6 +182,7 @@ func (n *node) handler() http.Handler {
 	mux.Handle("GET /status", control.JSON(func() any { return n.status() }))
 	mux.Handle("GET /leases", control.JSON(func() any { return n.leases() }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
+	n.pairHandlers(mux)
 	return mux
 }
 

@@ -65,7 +65,11 @@ func (r *rehearsal) play(ctx context.Context) (*report.Rehearsal, error) {
 		rep.Gaps = append(rep.Gaps, report.Gap{Words: "the tunnel between the sites: this version does not build it"})
 	}
 	fmt.Fprintf(r.say, "%s: building the venue: %d nodes, %d segments\n", r.plan.Event.Name, len(r.plan.Nodes), len(r.plan.Segments))
-	r.venue, err = venue.Build(ctx, r.plan, venue.Options{PlanFile: r.file, Dir: r.dir, Ready: waitReady}, func(string) {})
+	keys := filepath.Join(r.dir, "keys") // of this rehearsal alone; the event's own stay where they are
+	if _, err := makeKeys(keys, r.plan); err != nil {
+		return nil, err
+	}
+	r.venue, err = venue.Build(ctx, r.plan, venue.Options{PlanFile: r.file, KeysDir: keys, Dir: r.dir, Ready: waitReady}, func(string) {})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type runVerb struct {
 	Plan  string `arg:"" help:"The plan file." type:"path"`
 	Node  string `required:"" placeholder:"NAME" help:"Which of the plan's nodes this machine is."`
 	State string `default:"/var/lib/hotstage" type:"path" help:"Directory of leases, control socket and lock."`
+	Keys  string `type:"path" placeholder:"DIR" help:"Directory of the event's keys; default: beside the plan, under its name."`
 	Local bool   `name:"local-leases" help:"Keep leases on this node alone, also where the plan has a shared database: for a rehearsal, or without it."`
 }
 
@@ -46,7 +47,7 @@ func (v *runVerb) Run(s *screen) error {
 	if p.Node(v.Node) == nil {
 		return fmt.Errorf("run: the plan has no node %q; allowed: %s", v.Node, strings.Join(nodeNames(p), ", "))
 	}
-	n, err := newNode(p, v.Node, v.State, v.Local, s.errs)
+	n, err := newNode(p, v.Node, v.State, keysDir(v.Keys, v.Plan), v.Local, s.errs)
 	if err != nil {
 		return fmt.Errorf("run: %w", err)
 	}

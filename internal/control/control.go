@@ -114,10 +114,19 @@ const maxAnswer = 512 << 20
 
 // Fetch asks the node whose state directory is given, and reads its JSON answer into dst.
 func Fetch(ctx context.Context, state, what string, dst any) error {
+	return ask(ctx, http.MethodGet, state, what, dst)
+}
+
+// Order has the node do something, and reads its JSON answer into dst.
+func Order(ctx context.Context, state, what string, dst any) error {
+	return ask(ctx, http.MethodPost, state, what, dst)
+}
+
+func ask(ctx context.Context, method, state, what string, dst any) error {
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", Socket(state))
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/"+what, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://node/"+what, nil)
 	if err != nil {
 		return fmt.Errorf("ask the node for %s: %w", what, err)
 	}

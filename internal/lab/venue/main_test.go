@@ -20,7 +20,7 @@ import (
 // --state DIR --local-leases" is a node, and with enterTest set it is `hotstage rehearse`.
 func TestMain(m *testing.M) {
 	switch {
-	case len(os.Args) == 8 && os.Args[1] == "run":
+	case len(os.Args) == 10 && os.Args[1] == "run":
 		os.Exit(standIn(os.Args[4], os.Args[6]))
 	case os.Getenv(enterTest) != "":
 		os.Exit(rehearse(os.Getenv(enterTest)))

@@ -135,7 +135,7 @@ func (n *node) launch(o Options) (*process, error) {
 	defer log.Close()
 	cmd := &exec.Cmd{
 		Path:   self,
-		Args:   []string{os.Args[0], "run", o.PlanFile, "--node", n.name, "--state", n.state(), "--local-leases"}, // see Probe
+		Args:   []string{os.Args[0], "run", o.PlanFile, "--node", n.name, "--state", n.state(), "--keys", o.KeysDir, "--local-leases"}, // see Probe
 		Env:    withoutMark(os.Environ()),
 		Stdout: log, Stderr: log,
 		// Without a rehearsal there is no venue: its nodes end with it.

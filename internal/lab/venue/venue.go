@@ -36,6 +36,7 @@ type Options struct {
 	// PlanFile is given to each node, which is this binary once more: "hotstage run PlanFile
 	// --node NAME --state Dir/NAME/state".
 	PlanFile string
+	KeysDir  string // of the event's keys; given to each node
 	// Dir holds a folder per node: its log and its state. It must exist.
 	Dir string
 	// APs is the number of ports for simulated access points in each attendee segment; 0
@@ -129,6 +130,9 @@ func (o *Options) complete() error {
 		return errors.New("options PlanFile and Dir are needed")
 	}
 	var err error
+	if o.KeysDir == "" {
+		o.KeysDir = filepath.Join(o.Dir, "keys")
+	}
 	if o.PlanFile, err = filepath.Abs(o.PlanFile); err != nil {
 		return err
 	}

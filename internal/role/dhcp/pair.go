@@ -32,7 +32,7 @@ const (
 	// ready to answer.
 	partnerFor = 2 * time.Second
 	// beatEvery is how often the partner hears from us when there is nothing to tell.
-	beatEvery = 500 * time.Millisecond
+	beatEvery = 100 * time.Millisecond
 	// newsEvery is how long changes gather.
 	newsEvery = 25 * time.Millisecond
 	// redialEvery is how long to wait after a failure.
@@ -526,6 +526,12 @@ func (s *Server) Order(what string) (string, error) {
 	}
 	return "nothing to change: " + modeWords[p.mode], nil
 }
+
+// Paired tells whether the server has been joined.
+func (s *Server) Paired() bool { return s.pair != nil }
+
+// PairCheck says how the pair stands; the server is paired.
+func (s *Server) PairCheck() fact.Check { return s.pair.check() }
 
 // longest is the longest lease of the paired segments.
 func (s *Server) longest() (most time.Duration) {

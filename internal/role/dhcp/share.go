@@ -285,10 +285,6 @@ func (g *segment) hearOurs(at moment, b *binding, n record, r row, h *outcome) {
 		n.ends, n.until = at.boot+r.Lent, at.wall.Add(r.Lent)
 	}
 	switch {
-	case n.state == declined && b.client == n.client && b.state == bound && !b.owner:
-		g.unname(b)
-		g.pool.end(b, declined, at, restFor)
-		return
 	case n.state != bound && b.state == bound: // it stays until its end, and the partner shall know that
 		g.pool.report(b)
 		return
