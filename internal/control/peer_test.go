@@ -92,7 +92,9 @@ func TestPeers(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			p := NewPeers(keys(t, c.server, "gw1"), []netip.Addr{loopback}, map[netip.Addr]string{c.from: "srv1"},
-				func(_ context.Context, node string, text []byte) ([]byte, error) { return append([]byte(node+" said "), text...), nil })
+				func(_ context.Context, node string, text []byte) ([]byte, error) {
+					return append([]byte(node+" said "), text...), nil
+				})
 			go func() { done <- p.Run(ctx) }()
 			defer func() {
 				stop()

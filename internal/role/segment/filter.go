@@ -44,8 +44,8 @@ var reasons = [...]struct{ name, words string }{
 }
 
 // closed are the ports that are never served to the internet: DNS, DHCP, NTP, syslog, and
-// DHCPv6. Others, such as ssh, are the system's to filter.
-var closed = [...]uint16{53, 67, 123, 514, 547, 6514}
+// DHCPv6, and what nodes tell each other (control.PeerPort). Others, such as ssh, are the system's to filter.
+var closed = [...]uint16{53, 67, 123, 514, 547, 4767, 6514}
 
 // stateless are the ports of services whose UDP is not tracked: DNS, DHCP and NTP.
 var stateless = [...]uint16{53, 67, 123}
