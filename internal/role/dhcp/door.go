@@ -22,16 +22,17 @@ const (
 	// messageRoom holds the longest message that an Ethernet frame brings.
 	messageRoom = 1500
 	// receiveBatch is how many messages one system call brings at most.
-	receiveBatch = 32
+	receiveBatch = 64
 	// socketBuffer holds a burst of 6,000 DISCOVERs: the kernel accounts about 1 KiB each.
 	socketBuffer = 8 << 20
 )
 
 // door is how messages come and go on one device. receive is for one goroutine; the rest is
-// safe for concurrent use. send never waits.
+// safe for concurrent use. send never waits; replies that the device does not take become
+// undelivered.
 type door interface {
 	receive(in []packet) (int, error)
-	send(a *answer, server netip.Addr) error
+	send(es []*entry, server netip.Addr)
 	check() error // nil as long as the device is the one that was opened
 	interrupt()   // ends receive, send goes on
 	Close() error
@@ -57,8 +58,10 @@ type socketDoor struct {
 	frames  syscall.RawConn
 	netlink *netlink.Handle
 
-	mu  sync.Mutex
-	mac [6]byte // the device's; a bridge changes it with its ports
+	mu     sync.Mutex
+	mac    [6]byte // the device's; a bridge changes it with its ports
+	routed *outbox // to clients that have an address, and to relays
+	handed *outbox // to the others
 }
 
 // openDoor opens the device, which must be there and up.
@@ -95,7 +98,7 @@ func (d *socketDoor) open() error {
 	if d.udp, err = d.conn.SyscallConn(); err != nil {
 		return err
 	}
-	d.in = newInbox()
+	d.in, d.routed, d.handed = newInbox(), newOutbox(), newOutbox()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
 	if err != nil {
 		return fmt.Errorf("open packet socket on %s: %w", d.device, err)
@@ -178,25 +181,37 @@ func (d *socketDoor) receive(in []packet) (int, error) {
 }
 
 // send: RFC 2131 section 4.1. The kernel resolves the address of a client that has one.
-func (d *socketDoor) send(a *answer, server netip.Addr) error {
-	if a.way == toAddress || a.way == toRelay {
-		to := unix.SockaddrInet4{Port: clientPort, Addr: a.dst.As4()}
-		if a.way == toRelay {
-			to.Port = serverPort // RFC 2131 section 4.1
-		}
-		return sendNow(d.udp, a.frame[wire.UDPFrameHead:], &to)
-	}
+func (d *socketDoor) send(es []*entry, server netip.Addr) {
 	d.mu.Lock()
-	index, mac := d.index, d.mac
-	d.mu.Unlock()
-	f := wire.UDPFrame{SrcMAC: mac, DstMAC: a.mac, Src: server, Dst: a.dst, SrcPort: serverPort, DstPort: clientPort}
+	defer d.mu.Unlock()
+	for len(es) > 0 {
+		n := min(len(es), sendBatch)
+		for _, e := range es[:n] {
+			d.put(e, server)
+		}
+		d.routed.send(d.udp)
+		d.handed.send(d.frames)
+		es = es[n:]
+	}
+}
+
+// put addresses the reply and puts it into the outbox that it goes by; mu is held.
+func (d *socketDoor) put(e *entry, server netip.Addr) {
+	a := &e.reply
+	switch a.way {
+	case toAddress:
+		d.routed.route(a, clientPort)
+		return
+	case toRelay:
+		d.routed.route(a, serverPort) // RFC 2131 section 4.1
+		return
+	}
+	f := wire.UDPFrame{SrcMAC: d.mac, DstMAC: a.mac, Src: server, Dst: a.dst, SrcPort: serverPort, DstPort: clientPort}
 	if a.way == toAll {
 		f.DstMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	}
 	wire.PutUDPFrame(a.frame, &f)
-	to := unix.SockaddrLinklayer{Ifindex: index, Halen: 6}
-	copy(to.Addr[:], f.DstMAC[:])
-	return sendNow(d.frames, a.frame, &to)
+	d.handed.hand(a, d.index, f.DstMAC)
 }
 
 // sendNow sends or fails, and does not wait for room: the client asks again, and nobody
