@@ -120,11 +120,6 @@ func (l *link) watch(ctx context.Context, d door, done <-chan struct{}) error {
 	}
 }
 
-// gatherFor is how long messages gather while more than one comes in that time: a message
-// that comes alone costs several times as much, most of it to wake up for it and to have its
-// lease on disk. Who comes while nobody else does is answered at once.
-const gatherFor = time.Millisecond
-
 // receive is the loop: one goroutine per device, no other work than to read, answer, store, send.
 func (l *link) receive(ctx context.Context, d door) error {
 	in := make([]packet, receiveBatch)
@@ -154,9 +149,6 @@ func (l *link) receive(ctx context.Context, d door) error {
 		}
 		send(replies)
 		l.ledger.take(ctx, grants)
-		if n > 1 && n < len(in) {
-			time.Sleep(gatherFor)
-		}
 	}
 	return ctx.Err()
 }
