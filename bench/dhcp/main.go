@@ -36,6 +36,7 @@ func main() {
 	log.SetFlags(0)
 	hotstage := flag.String("hotstage", "bin/hotstage", "our program")
 	trials := flag.Int("trials", 3, "how often each is measured")
+	only := flag.String("only", "steady,saturated,rush,highest", "which parts are measured")
 	flag.Parse()
 	if code, again := first(); again {
 		os.Exit(code)
@@ -51,7 +52,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	b := &bench{ctx: ctx, dir: dir, hotstage: path, trials: *trials}
+	b := &bench{ctx: ctx, dir: dir, hotstage: path, trials: *trials, parts: strings.Split(*only, ",")}
 	if err := b.run(); err != nil {
 		log.Print(err)
 		os.RemoveAll(dir)
@@ -81,6 +82,7 @@ type bench struct {
 	dir      string
 	hotstage string
 	trials   int
+	parts    []string
 }
 
 // systems are measured in turn.
@@ -163,12 +165,22 @@ func (b *bench) trial(sys string, n int, all results) error {
 		}
 		return err
 	}
-	for _, f := range []func(*server) error{steady, saturated, rush} {
-		if err := fresh(f); err != nil {
+	parts := []struct {
+		name    string
+		measure func() error
+	}{
+		{"steady", func() error { return fresh(steady) }}, {"saturated", func() error { return fresh(saturated) }},
+		{"rush", func() error { return fresh(rush) }}, {"highest", highest},
+	}
+	for _, p := range parts {
+		if !slices.Contains(b.parts, p.name) {
+			continue
+		}
+		if err := p.measure(); err != nil {
 			return err
 		}
 	}
-	return highest()
+	return nil
 }
 
 // server is a running DHCP server and the namespace of its load.

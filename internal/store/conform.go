@@ -87,19 +87,21 @@ func Conform(t *testing.T, open func(t *testing.T) Book) {
 		commit(t, b, l)
 		equal(t, load(t, b), []fact.Lease{l})
 	})
-	t.Run("like a map, over 300 random commits", func(t *testing.T) { likeMap(t, open) })
+	t.Run("like a map, over 300 random commits", func(t *testing.T) { likeMap(t, open, 300, 20, 40) })
+	t.Run("like a map, over 60 large ones", func(t *testing.T) { likeMap(t, open, 60, 120, 600) })
 }
 
-func likeMap(t *testing.T, open func(t *testing.T) Book) {
+// likeMap commits at random, up to most leases at once of so many clients.
+func likeMap(t *testing.T, open func(t *testing.T) Book, commits, most, clients int) {
 	b := open(t)
 	defer func() { b.Close() }()
 	r := rand.New(rand.NewPCG(1, 2))
 	naive := map[netip.Addr]fact.Lease{}
 	states := []fact.LeaseState{fact.LeaseBound, fact.LeaseBound, fact.LeaseReleased, fact.LeaseExpired, fact.LeaseDeclined}
-	for n := range 300 {
+	for n := range commits {
 		var batch []fact.Lease
-		for range r.IntN(20) {
-			l := Lease("a", fmt.Sprintf("10.1.0.%d", r.IntN(50)), fmt.Sprintf("id:%02x", r.IntN(40)), states[r.IntN(len(states))])
+		for range r.IntN(most) {
+			l := Lease("a", fmt.Sprintf("10.1.%d.%d", r.IntN(clients/40), r.IntN(50)), fmt.Sprintf("id:%04x", r.IntN(clients)), states[r.IntN(len(states))])
 			l.ExpiresBoot = time.Duration(r.Int64())
 			batch = append(batch, l)
 			if l.State == fact.LeaseBound {

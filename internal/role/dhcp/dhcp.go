@@ -186,6 +186,7 @@ func (s *Server) sweep(ctx context.Context) {
 			s.tidy(g, n%takeUpSeconds == 0)
 		}
 		s.metrics.queue.Set(float64(s.ledger.waiting.Load()))
+		s.ledger.overdue(read(s.clock))
 		s.ledger.stir()
 		select {
 		case <-ctx.Done():

@@ -22,16 +22,21 @@ const (
 	// messageRoom holds the longest message that an Ethernet frame brings.
 	messageRoom = 1500
 	// receiveBatch is how many messages one system call brings at most.
-	receiveBatch = 32
+	receiveBatch = 64
+	// gatherFor is how long messages gather while more than one comes in that time: a message
+	// that comes alone costs several times as much, most of it to wake up for it and to have
+	// its lease on disk. Who comes while nobody else does is answered at once.
+	gatherFor = time.Millisecond
 	// socketBuffer holds a burst of 6,000 DISCOVERs: the kernel accounts about 1 KiB each.
 	socketBuffer = 8 << 20
 )
 
 // door is how messages come and go on one device. receive is for one goroutine; the rest is
-// safe for concurrent use. send never waits.
+// safe for concurrent use. send never waits; replies that the device does not take become
+// undelivered.
 type door interface {
 	receive(in []packet) (int, error)
-	send(a *answer, server netip.Addr) error
+	send(es []*entry, server netip.Addr)
 	check() error // nil as long as the device is the one that was opened
 	interrupt()   // ends receive, send goes on
 	Close() error
@@ -52,13 +57,16 @@ type socketDoor struct {
 	conn   *net.UDPConn
 	udp    syscall.RawConn
 	in     *inbox
+	rush   bool // more than one message came, and less than there was room for
 
 	raw     *os.File
 	frames  syscall.RawConn
 	netlink *netlink.Handle
 
-	mu  sync.Mutex
-	mac [6]byte // the device's; a bridge changes it with its ports
+	mu     sync.Mutex
+	mac    [6]byte // the device's; a bridge changes it with its ports
+	routed *outbox // to clients that have an address, and to relays
+	handed *outbox // to the others
 }
 
 // openDoor opens the device, which must be there and up.
@@ -95,7 +103,7 @@ func (d *socketDoor) open() error {
 	if d.udp, err = d.conn.SyscallConn(); err != nil {
 		return err
 	}
-	d.in = newInbox()
+	d.in, d.routed, d.handed = newInbox(), newOutbox(), newOutbox()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
 	if err != nil {
 		return fmt.Errorf("open packet socket on %s: %w", d.device, err)
@@ -174,29 +182,49 @@ func (d *socketDoor) Close() error {
 }
 
 func (d *socketDoor) receive(in []packet) (int, error) {
-	return d.in.receive(d.udp, in)
+	if d.rush {
+		// A system call and not time.Sleep: for so short a time Go's scheduler, which would put
+		// itself to sleep and wake up, costs as much as all the rest of an exchange.
+		pause := unix.NsecToTimespec(int64(gatherFor))
+		_ = unix.Nanosleep(&pause, nil) // shorter when a signal comes
+	}
+	n, err := d.in.receive(d.udp, in)
+	d.rush = n > 1 && n < len(in)
+	return n, err
 }
 
 // send: RFC 2131 section 4.1. The kernel resolves the address of a client that has one.
-func (d *socketDoor) send(a *answer, server netip.Addr) error {
-	if a.way == toAddress || a.way == toRelay {
-		to := unix.SockaddrInet4{Port: clientPort, Addr: a.dst.As4()}
-		if a.way == toRelay {
-			to.Port = serverPort // RFC 2131 section 4.1
-		}
-		return sendNow(d.udp, a.frame[wire.UDPFrameHead:], &to)
-	}
+func (d *socketDoor) send(es []*entry, server netip.Addr) {
 	d.mu.Lock()
-	index, mac := d.index, d.mac
-	d.mu.Unlock()
-	f := wire.UDPFrame{SrcMAC: mac, DstMAC: a.mac, Src: server, Dst: a.dst, SrcPort: serverPort, DstPort: clientPort}
+	defer d.mu.Unlock()
+	for len(es) > 0 {
+		n := min(len(es), sendBatch)
+		for _, e := range es[:n] {
+			d.put(e, server)
+		}
+		d.routed.send(d.udp)
+		d.handed.send(d.frames)
+		es = es[n:]
+	}
+}
+
+// put addresses the reply and puts it into the outbox that it goes by; mu is held.
+func (d *socketDoor) put(e *entry, server netip.Addr) {
+	a := &e.reply
+	switch a.way {
+	case toAddress:
+		d.routed.route(a, clientPort)
+		return
+	case toRelay:
+		d.routed.route(a, serverPort) // RFC 2131 section 4.1
+		return
+	}
+	f := wire.UDPFrame{SrcMAC: d.mac, DstMAC: a.mac, Src: server, Dst: a.dst, SrcPort: serverPort, DstPort: clientPort}
 	if a.way == toAll {
 		f.DstMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	}
 	wire.PutUDPFrame(a.frame, &f)
-	to := unix.SockaddrLinklayer{Ifindex: index, Halen: 6}
-	copy(to.Addr[:], f.DstMAC[:])
-	return sendNow(d.frames, a.frame, &to)
+	d.handed.hand(a, d.index, f.DstMAC)
 }
 
 // sendNow sends or fails, and does not wait for room: the client asks again, and nobody

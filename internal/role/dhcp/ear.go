@@ -31,21 +31,24 @@ type socketEar struct {
 	to   unix.SockaddrLinklayer
 }
 
-// heard is what the kernel lets through: ARP replies, and first fragments of UDP from port
-// 67. So the opening rush costs the ear nothing.
+// heard is what the kernel lets through: ARP replies, and first fragments of UDP from port 67
+// with a server's message: a relay sends its clients' from there too. So the opening rush
+// costs the ear nothing.
 var heard = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: 12, Size: 2},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipFalse: 2},
 	bpf.LoadAbsolute{Off: 20, Size: 2}, // operation, RFC 826
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 9, SkipFalse: 8},
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipFalse: 7},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 11, SkipFalse: 10},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipFalse: 9},
 	bpf.LoadAbsolute{Off: 23, Size: 1}, // protocol
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 5},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipFalse: 7},
 	bpf.LoadAbsolute{Off: 20, Size: 2}, // fragment offset
-	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 3},
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 5},
 	bpf.LoadMemShift{Off: 14}, // X: length of the IPv4 header
 	bpf.LoadIndirect{Off: 14, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: serverPort, SkipTrue: 0, SkipFalse: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: serverPort, SkipTrue: 2},
+	bpf.LoadIndirect{Off: 14 + 8, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 1}, // BOOTREPLY, RFC 951
 	bpf.RetConstant{Val: 0},
 	bpf.RetConstant{Val: messageRoom + 18},
 }

@@ -3,7 +3,6 @@ package dhcp
 import (
 	"encoding/hex"
 	"net"
-	"net/netip"
 	"strings"
 
 	"github.com/hotstage/hotstage/internal/fact"
@@ -31,6 +30,17 @@ func (g *segment) notStored(b *binding, gen uint32) {
 	g.pool.refused(b, gen)
 }
 
+// lastWord is what the store shall have of the grant in a; not ok when its address has changed
+// since: what it changed to is written instead, or was already.
+func (g *segment) lastWord(a *answer) (l fact.Lease, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a.grant.gen != a.gen {
+		return l, false
+	}
+	return g.fact(a.grant, &a.rec), true
+}
+
 // unsaved takes up to n ended bindings that the store does not know of yet.
 func (g *segment) unsaved(n int, into []fact.Lease, from []*binding) ([]fact.Lease, []*binding) {
 	g.mu.Lock()
@@ -44,7 +54,7 @@ func (g *segment) unsaved(n int, into []fact.Lease, from []*binding) ([]fact.Lea
 		if b.durable != nil || b.state == fresh { // granted again: that commit says more
 			continue
 		}
-		into, from = append(into, g.fact(b.addr, &b.record)), append(from, b)
+		into, from = append(into, g.fact(b, &b.record)), append(from, b)
 	}
 	return into, from
 }
@@ -60,10 +70,21 @@ func (g *segment) resoil(bs []*binding) {
 
 var factState = [...]fact.LeaseState{bound: fact.LeaseBound, released: fact.LeaseReleased, expired: fact.LeaseExpired, declined: fact.LeaseDeclined}
 
-// fact is the record as the store and people see it.
-func (g *segment) fact(a netip.Addr, r *record) fact.Lease {
+// holder is a client as the store and people see it; it is made once for all its renewals.
+type holder struct {
+	client, words string
+	mac           net.HardwareAddr
+}
+
+// fact is the record of the address as the store and people see it. g.mu is held.
+func (g *segment) fact(b *binding, r *record) fact.Lease {
+	h := b.holder
+	if h == nil || h.client != r.client || [6]byte(h.mac) != r.mac {
+		h = &holder{client: r.client, words: clientWords(r.client), mac: net.HardwareAddr(append([]byte(nil), r.mac[:]...))}
+		b.holder = h
+	}
 	return fact.Lease{
-		Segment: g.cfg.Name, Addr: a, Client: clientWords(r.client), MAC: net.HardwareAddr(append([]byte(nil), r.mac[:]...)),
+		Segment: g.cfg.Name, Addr: b.addr, Client: h.words, MAC: h.mac,
 		Hostname: r.host, State: factState[r.state], Start: r.start, Expires: r.until, Boot: g.boot, ExpiresBoot: r.ends,
 	}
 }
@@ -104,7 +125,7 @@ func (g *segment) leases(into []fact.Lease) []fact.Lease {
 			r = b.durable
 		}
 		if r.state != fresh {
-			l := g.fact(b.addr, r)
+			l := g.fact(b, r)
 			l.Node = g.factNode(b)
 			into = append(into, l)
 		}

@@ -184,7 +184,7 @@ func (d *desk) hand(b []byte, broadcast bool) *answer {
 	}
 	d.g.handle(read(d.clock), &d.m, broadcast, true, &d.a)
 	if a := &d.a; a.grant != nil {
-		if err := d.book.Commit(context.Background(), []fact.Lease{d.g.fact(a.grant.addr, &a.rec)}); err != nil {
+		if err := d.book.Commit(context.Background(), []fact.Lease{d.g.fact(a.grant, &a.rec)}); err != nil {
 			d.g.notStored(a.grant, a.gen)
 			a.frame = a.frame[:0]
 			a.why = storeDown

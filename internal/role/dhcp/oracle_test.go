@@ -357,7 +357,7 @@ func (w *world) commit() {
 	w.pending = append([]pending(nil), w.pending[n:]...)
 	var leases []fact.Lease
 	for i := range batch {
-		leases = append(leases, w.d.g.fact(batch[i].a.grant.addr, &batch[i].a.rec))
+		leases = append(leases, w.d.g.fact(batch[i].a.grant, &batch[i].a.rec))
 	}
 	leases, ended := w.d.g.unsaved(w.r.IntN(20), leases, nil)
 	luck := w.r.IntN(10)

@@ -184,7 +184,7 @@ func (d *duo) deliver(i, c int, b []byte, broadcast bool) *dhcpv4.DHCPv4 {
 		if a.grant.theirs {
 			d.n["lent in "+modeWords[g.pool.mode]]++
 		}
-		err := d.book[i].Commit(d.ctx, []fact.Lease{g.fact(a.grant.addr, &a.rec)})
+		err := d.book[i].Commit(d.ctx, []fact.Lease{g.fact(a.grant, &a.rec)})
 		if err != nil || !g.stored(a.grant, a.gen, &a.rec) {
 			d.t.Fatal("not stored", err)
 		}

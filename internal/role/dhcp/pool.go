@@ -59,12 +59,13 @@ type binding struct {
 	record
 	// durable is what the store says while a grant is on its way there; nil when record is it.
 	durable *record
-	gen     uint32 // counts changes, so that a commit knows whether it is still the last word
-	owner   bool   // reserved for one client: never in a list
-	title   []byte // the reservation's name
-	dirty   bool   // its end is not in the store yet
-	name    string // FQDN that the lease has in names
-	xid     uint32 // of the grant that is on its way to the store
+	gen     uint32  // counts changes, so that a commit knows whether it is still the last word
+	owner   bool    // reserved for one client: never in a list
+	title   []byte  // the reservation's name
+	dirty   bool    // its end is not in the store yet
+	name    string  // FQDN that the lease has in names
+	holder  *holder // see fact; nil before the first
+	xid     uint32  // of the grant that is on its way to the store
 
 	offeredTo string // client key, "" when not offered
 	offerEnds time.Duration

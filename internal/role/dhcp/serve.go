@@ -120,32 +120,48 @@ func (l *link) watch(ctx context.Context, d door, done <-chan struct{}) error {
 	}
 }
 
-// receive is the loop: one goroutine per device, no other work than to read, answer, send.
+// receive is the loop: one goroutine per device, no other work than to read, answer, store, send.
 func (l *link) receive(ctx context.Context, d door) error {
 	in := make([]packet, receiveBatch)
-	a := &answer{frame: make([]byte, 0, wire.UDPFrameHead+wire.DHCPMaxMessage)}
+	entries := make([]entry, receiveBatch)
+	for i := range entries {
+		entries[i].reply.frame = make([]byte, 0, wire.UDPFrameHead+wire.DHCPMaxMessage)
+	}
 	m := &wire.DHCP{}
+	var replies, grants []*entry
 	for ctx.Err() == nil {
 		n, err := d.receive(in)
 		if err != nil {
 			return fmt.Errorf("receive on %s: %w", l.seg.cfg.Device, err)
 		}
 		since, at := time.Now(), read(l.clock)
+		replies, grants = replies[:0], grants[:0]
 		for i := range in[:n] {
-			l.one(at, since, in[i], m, a)
+			e := &entries[i]
+			e.since = since
+			l.one(at, in[i], m, e)
+			switch {
+			case e.reply.grant != nil:
+				grants = append(grants, e)
+			case len(e.reply.frame) > 0:
+				replies = append(replies, e)
+			}
 		}
+		send(replies)
+		l.ledger.take(ctx, grants)
 	}
 	return ctx.Err()
 }
 
-// one answers one message.
-func (l *link) one(at moment, since time.Time, p packet, m *wire.DHCP, a *answer) {
+// one answers one message into e.
+func (l *link) one(at moment, p packet, m *wire.DHCP, e *entry) {
+	a := &e.reply
 	if m.Parse(p.data) != nil {
-		l.m.answered(&answer{why: malformed})
+		l.left(a, malformed, 0)
 		return
 	}
 	if !l.limit.allow(m.CHAddr, at.boot) {
-		l.m.answered(&answer{why: tooMany, kind: m.Type})
+		l.left(a, tooMany, m.Type)
 		return
 	}
 	if viaRelay(m) {
@@ -153,11 +169,12 @@ func (l *link) one(at moment, since time.Time, p packet, m *wire.DHCP, a *answer
 		// have come by another one.
 		to := l.relays[m.GIAddr]
 		if to == nil || !slices.Contains(to.seg.cfg.Relays, p.from) {
-			l.m.answered(&answer{why: relayed, kind: m.Type})
+			l.left(a, relayed, m.Type)
 			return
 		}
 		l = to
 	}
+	e.to = l
 	can := true
 	switch m.Type {
 	case wire.DHCPDiscover:
@@ -170,16 +187,15 @@ func (l *link) one(at moment, since time.Time, p packet, m *wire.DHCP, a *answer
 	if m.Type == wire.DHCPRequest && can && a.grant == nil {
 		l.ledger.cancel()
 	}
-	switch {
-	case a.grant != nil:
-		e := &entry{seg: l.seg, b: a.grant, gen: a.gen, rec: a.rec, lease: l.seg.fact(a.grant.addr, &a.rec), since: since, reply: *a, to: l}
-		e.reply.frame = append([]byte(nil), a.frame...)
-		l.ledger.put(e)
-	case len(a.frame) > 0:
-		l.send(a)
-	default:
+	if len(a.frame) == 0 {
 		l.unanswered(at, a)
 	}
+}
+
+// left makes a the answer to a message that the segment does not see.
+func (l *link) left(a *answer, why silence, kind wire.DHCPType) {
+	*a = answer{frame: a.frame[:0], why: why, kind: kind}
+	l.m.answered(a)
 }
 
 // unanswered tells a person of what clients feel.
@@ -201,17 +217,34 @@ func (l *link) unanswered(at moment, a *answer) {
 	}
 }
 
-// send sends a reply; safe for concurrent use.
-func (l *link) send(a *answer) {
+// send sends replies, those of one link at once.
+func send(es []*entry) {
+	for len(es) > 0 {
+		n := 1
+		for n < len(es) && es[n].to == es[0].to {
+			n++
+		}
+		es[0].to.send(es[:n])
+		es = es[n:]
+	}
+}
+
+// send sends replies of the link; safe for concurrent use.
+func (l *link) send(es []*entry) {
 	l.mu.Lock()
 	d := l.door
 	l.mu.Unlock()
-	if d == nil || d.send(a, l.seg.cfg.Server) != nil {
-		l.m.silent(undelivered)
-		l.drops.Add(1)
-		return
+	if d != nil {
+		d.send(es, l.seg.cfg.Server)
 	}
-	l.m.sent(a.reply)
+	for _, e := range es {
+		if d == nil || e.reply.why == undelivered {
+			l.m.silent(undelivered)
+			l.drops.Add(1)
+			continue
+		}
+		l.m.sent(e.reply.reply)
+	}
 }
 
 // check says whether the device serves.

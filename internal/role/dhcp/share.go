@@ -273,7 +273,7 @@ func (g *segment) hearTheirs(at moment, b *binding, n record, r row, h *outcome)
 		}
 	}
 	g.learn(b, n)
-	h.keep = append(h.keep, g.fact(b.addr, &b.record))
+	h.keep = append(h.keep, g.fact(b, &b.record))
 }
 
 // hearOurs takes the partner's word about an address of ours: that it gave a lease of it

@@ -110,7 +110,7 @@ func TestLift(t *testing.T) {
 		t.Errorf("the next change is number %d, want above %d", now, last+5000)
 	}
 	_, end := seen(t, s, 0, 10)
-	must(t, s.Lift(t.Context(), 0, 1)) // all are above: nothing happens
+	must(t, s.Lift(t.Context(), mark, 500)) // all after it are above: nothing happens
 	if _, now := seen(t, s, 0, 10); now != end {
 		t.Errorf("lifted from %d to %d for nothing", end, now)
 	}

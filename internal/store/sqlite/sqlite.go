@@ -24,6 +24,7 @@ import (
 type Store struct {
 	db   *sql.DB
 	side *sql.DB // of those who follow: what they read and mark holds no commit up
+	hand *hand
 	path string
 	last int64 // number of the last change; whoever has db's one connection has it
 }
@@ -55,11 +56,18 @@ func Open(path string) (*Store, error) {
 		side.Close()
 		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
 	}
+	if s.hand, err = newHand(db); err != nil {
+		db.Close()
+		side.Close()
+		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
+	}
 	return s, nil
 }
 
+// dsn: what a statement may have to take back is kept in memory, not in a file that costs two
+// system calls a row.
 func dsn(path, sync string) string {
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(2000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync + ")&_txlock=immediate"}).String()
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: "_pragma=busy_timeout(2000)&_pragma=temp_store(MEMORY)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync + ")&_txlock=immediate"}).String()
 }
 
 // Close writes the log back into the file and gives it up.
@@ -120,16 +128,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Without INDEXED BY SQLite reads the whole segment for each lease, which it cannot know to
-// be longer than one client's rows.
-const (
-	releaseOthers = `UPDATE leases INDEXED BY leases_client SET state = 'released', seq = ? WHERE segment = ? AND client = ? AND state = 'bound' AND addr <> ?`
-	upsert        = `INSERT INTO leases (segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot, seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (segment, addr) DO UPDATE SET client = excluded.client, mac = excluded.mac, hostname = excluded.hostname,
-  state = excluded.state, start = excluded.start, expires = excluded.expires, boot = excluded.boot, expires_boot = excluded.expires_boot, seq = excluded.seq`
-	selectAll = `SELECT segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot FROM leases ORDER BY segment, addr`
-)
+const selectAll = `SELECT segment, addr, client, mac, hostname, state, start, expires, boot, expires_boot FROM leases ORDER BY segment, addr`
 
 // Commit writes the leases in order in one transaction, each in the place of what was known
 // of its address. A client that is bound is bound once: its other leases in the segment
@@ -142,46 +141,16 @@ func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
 			return err
 		}
 		defer tx.Rollback()
-		last, err := write(ctx, tx, leases, s.last)
+		s.last, err = s.hand.write(ctx, tx, leases, s.last) // also when it fails: no number means two changes
 		if err != nil {
 			return err
 		}
-		s.last = last // also when the commit fails: no number means two changes
 		return tx.Commit()
 	})
 	if err != nil {
 		return fmt.Errorf("commit %d leases to %s: %w", len(leases), s.path, s.explain(err))
 	}
 	return nil
-}
-
-// write numbers the changes from last on, and returns the last number.
-func write(ctx context.Context, tx *sql.Tx, leases []fact.Lease, last int64) (int64, error) {
-	others, err := tx.PrepareContext(ctx, releaseOthers)
-	if err != nil {
-		return last, err
-	}
-	defer others.Close()
-	put, err := tx.PrepareContext(ctx, upsert)
-	if err != nil {
-		return last, err
-	}
-	defer put.Close()
-	for i := range leases {
-		l := &leases[i]
-		addr := l.Addr.String()
-		if l.State == fact.LeaseBound {
-			if _, err := others.ExecContext(ctx, last+1, l.Segment, l.Client, addr); err != nil {
-				return last, fmt.Errorf("lease of %s: %w", addr, err)
-			}
-		}
-		last += 2 // one for the others, one for itself, so that they come in this order
-		if _, err := put.ExecContext(ctx, l.Segment, addr, l.Client, l.MAC.String(), l.Hostname, string(l.State),
-			nanos(l.Start), nanos(l.Expires), l.Boot, int64(l.ExpiresBoot), last); err != nil {
-			return last, fmt.Errorf("lease of %s: %w", addr, err)
-		}
-	}
-	return last, nil
 }
 
 // Load reads all leases, in the order of segments and addresses as text.
