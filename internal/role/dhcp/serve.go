@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +25,10 @@ type link struct {
 	listen func() (ear, error) // nil: the link has no guard
 	guard  *guard
 	limit  *limiter
+	via    *link         // whose device this one's messages come by; nil: its own
+	behind []*link       // of relayed segments, whose messages come by our device
+	ports  *share        // of the relays' ports
+	heard  atomic.Uint64 // messages that relays sent on
 	drops  atomic.Uint64
 
 	mu   sync.Mutex
@@ -148,15 +151,10 @@ func (l *link) one(at moment, since time.Time, p packet, m *wire.DHCP, a *answer
 		l.m.answered(&answer{why: tooMany, kind: m.Type})
 		return
 	}
-	if viaRelay(m) {
-		// RFC 2131 section 4.3.1: the segment is that of the relay's address. The request may
-		// have come by another one.
-		to := l.relays[m.GIAddr]
-		if to == nil || !slices.Contains(to.seg.cfg.Relays, p.from) {
-			l.m.answered(&answer{why: relayed, kind: m.Type})
-			return
-		}
-		l = to
+	l, why := l.origin(at, m, p)
+	if why != replied {
+		l.m.answered(&answer{why: why, kind: m.Type})
+		return
 	}
 	can := true
 	switch m.Type {
@@ -203,9 +201,7 @@ func (l *link) unanswered(at moment, a *answer) {
 
 // send sends a reply; safe for concurrent use.
 func (l *link) send(a *answer) {
-	l.mu.Lock()
-	d := l.door
-	l.mu.Unlock()
+	d := l.exit()
 	if d == nil || d.send(a, l.seg.cfg.Server) != nil {
 		l.m.silent(undelivered)
 		l.drops.Add(1)
