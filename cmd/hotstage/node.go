@@ -90,6 +90,19 @@ func (n *node) addServices() error {
 			return err
 		}
 	}
+	if me.Has(plan.RoleRouter) {
+		cfg, err := dhcp.ConfigureRelay(n.plan, n.name)
+		if err != nil {
+			return fmt.Errorf("configure dhcp relay: %w", err)
+		}
+		m := dhcp.NewRelayMetrics(n.registry)
+		if len(cfg.Segments) > 0 {
+			err = n.group.Add("dhcp-relay", func() (task.Task, error) { return dhcp.NewRelay(cfg, dhcp.SystemClock(), m, n.events.tell), nil }, "segment")
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if me.Has(plan.RoleDHCP) && gives(me) {
 		if err := n.addDHCP(); err != nil {
 			return err

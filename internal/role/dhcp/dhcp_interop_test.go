@@ -60,11 +60,13 @@ func runTelling(t testing.TB, node *kernel.Namespace, cfg Segment, book leaseBoo
 	s := New(Config{Segments: []Segment{cfg}}, book, SystemClock(), metrics(), tell)
 	for _, l := range s.links {
 		open, listen := l.open, l.listen
-		l.listen = func() (e ear, err error) {
-			if err := node.Do(func() error { e, err = listen(); return nil }); err != nil {
-				return nil, err
+		if listen != nil {
+			l.listen = func() (e ear, err error) {
+				if err := node.Do(func() error { e, err = listen(); return nil }); err != nil {
+					return nil, err
+				}
+				return e, err
 			}
-			return e, err
 		}
 		l.open = func() (d door, err error) {
 			e := node.Do(func() error { d, err = open(); return nil })

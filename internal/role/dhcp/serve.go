@@ -89,7 +89,7 @@ func (l *link) serve(ctx context.Context, d door) error {
 	watch.Add(1)
 	go func() {
 		defer watch.Done()
-		gone = l.watch(ctx, d, done)
+		gone = watchDoor(ctx, d, done)
 	}()
 	stop := l.beside(ctx)
 	err := l.receive(ctx, d)
@@ -102,9 +102,9 @@ func (l *link) serve(ctx context.Context, d door) error {
 	return err
 }
 
-// watch looks at the device once a second and closes the door when it is not the same any
+// watchDoor looks at the device once a second and closes the door when it is not the same any
 // more; a socket bound to a device that was deleted hears nothing and says nothing.
-func (l *link) watch(ctx context.Context, d door, done <-chan struct{}) error {
+func watchDoor(ctx context.Context, d door, done <-chan struct{}) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
