@@ -17,6 +17,8 @@
 // an address of the pool without a lease, and names them. It probes addresses before they
 // are wanted, so that an offer still touches memory alone.
 //
+// Segments that the node is not in are served too, by a relay of the plan: Relay is our own.
+//
 // Rapid commit (RFC 4039) is left out on purpose: it would let one packet with a made-up
 // MAC address bind an address for a whole lease, where an offer is gone after 20 s; and with
 // two servers on a segment every client would hold two leases.

@@ -172,7 +172,8 @@ func poseAsRelay(t *testing.T, v *elsewhere, s *Server) {
 	eventually(t, "refused", func() bool { return testutil.ToFloat64(s.metrics.silences[relayed]) == before+1 })
 }
 
-// The same node relays a segment to another one and serves it itself: each hears its own.
+// The same node relays a segment to another one and serves it itself, and the servers' segment
+// too: each hears its own.
 func TestRelayBesideServer(t *testing.T) {
 	testnet.Tools(t, "udhcpc", "ip")
 	v := newElsewhere(t)
@@ -181,6 +182,9 @@ func TestRelayBesideServer(t *testing.T) {
 	there := far()
 	there.Lease, there.Pool = 16*time.Second, plan.Range{From: addr("10.1.0.20"), To: addr("10.1.0.29")}
 	a, b := run(t, v.router, here, newMemory()), run(t, v.server, there, newMemory())
+	aside := near()
+	aside.Device, aside.Server, aside.Partners = "srv", addr("10.9.0.1"), []netip.Addr{addr("10.9.0.5")}
+	run(t, v.router, aside, newMemory())
 	first, says := device(t, v.one)
 	eventually(t, "bound", func() bool { return strings.Contains(says(), "event=bound") })
 	offers := func(s *Server) float64 { return testutil.ToFloat64(s.metrics.replies[wire.DHCPOffer]) }

@@ -44,6 +44,8 @@ type agent struct {
 	heard atomic.Uint64 // answers
 }
 
+// newAgent makes a segment's agent, with one socket to open for its devices and one for each
+// device that leads to servers.
 func newAgent(node string, s RelaySegment, clock Clock, m *RelayMetrics, tell *teller) *agent {
 	g := &agent{
 		clerk: clerk{cfg: s, info: s.info(node)}, clock: clock, m: m, tell: tell, limit: newLimiter(), ports: newShare(s.Devices),
@@ -237,10 +239,12 @@ type leg struct {
 	triedOnce sync.Once
 }
 
+// newLeg makes a leg that hears on the device what is sent to the address.
 func newLeg(g *agent, device string, to netip.Addr, take func(moment, packet)) *leg {
 	return &leg{agent: g, device: device, take: take, tried: make(chan struct{}), open: func() (door, error) { return openDoor(device, to) }}
 }
 
+// run opens the device again and again until ctx ends.
 func (l *leg) run(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
 		d, err := l.open()
@@ -278,6 +282,7 @@ func (l *leg) serve(ctx context.Context, d door) error {
 	return err
 }
 
+// receive is the loop: one goroutine a socket.
 func (l *leg) receive(ctx context.Context, d door) error {
 	in := make([]packet, receiveBatch)
 	for ctx.Err() == nil {

@@ -302,3 +302,28 @@ nodes:
 		t.Error("gw9 relays")
 	}
 }
+
+// nowhere is a door that takes all and keeps nothing.
+type nowhere struct{ exits }
+
+func (nowhere) send(*answer, netip.Addr) error { return nil }
+
+// BenchmarkRelay is a DISCOVER to two servers and an OFFER back, without the sockets.
+func BenchmarkRelay(b *testing.B) {
+	cfg := relaySegment()
+	cfg.Devices = 1 << 20
+	w := newGateway(cfg)
+	w.g.front.set(&nowhere{}, nil)
+	w.g.backs["eth1.10"].set(&nowhere{}, nil)
+	in := message(b, mac(1), discover)
+	back := message(b, mac(1), dhcpv4.MessageTypeOffer, relay("10.1.0.1"), dhcpv4.WithYourIP(net.IP{10, 1, 0, 12}),
+		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, wire.AppendDHCPRelayInfo(nil, "hall/br101", "gw1"))))
+	back[0] = 2
+	at := read(w.clock)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		at.boot += limitEvery
+		w.g.front.take(at, packet{data: in, from: netip.IPv4Unspecified(), broadcast: true})
+		w.g.backs["eth1.10"].take(at, packet{data: back, from: addr("10.9.0.5")})
+	}
+}
