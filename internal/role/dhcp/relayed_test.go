@@ -215,3 +215,29 @@ nodes:
 		t.Errorf("-want +got\n%s", diff)
 	}
 }
+
+// Of two servers of a segment each knows the other as its partner, wherever they are.
+func TestRelayedPartners(t *testing.T) {
+	p, _, faults := plan.Parse([]byte(`
+event: {name: T, attendees: 100}
+sites: {venue: {uplinks: {isp: {}}}}
+segments: {attendee: {dhcp: [gw1, srv1]}, server: {dhcp: []}}
+nodes:
+  gw1: {roles: [router, dhcp, resolver], interfaces: {eth0: {uplink: isp}, eth1: {trunk: [attendee, server]}}}
+  srv1: {roles: [dhcp], interfaces: {ens192: {segment: server}}}
+`), nil)
+	if p == nil {
+		t.Fatal(faults)
+	}
+	parts := map[string]plan.Range{"gw1": p.Node("gw1").Attachment("attendee").Pool, "srv1": p.Node("srv1").Relay("attendee").Pool}
+	for node, other := range map[string]string{"gw1": "srv1", "srv1": "gw1"} {
+		cfg, err := Configure(p, node)
+		if err != nil || len(cfg.Segments) != 1 {
+			t.Fatalf("%s: %v, %+v", node, err, cfg)
+		}
+		s := cfg.Segments[0]
+		if want := (Partner{Node: other, Pool: parts[other]}); s.Partner == nil || *s.Partner != want || s.Pool != parts[node] {
+			t.Errorf("%s: partner %+v, want %+v", node, s.Partner, want)
+		}
+	}
+}
