@@ -92,7 +92,20 @@ func (n *node) addServices() error {
 			return err
 		}
 	}
-	if me.Has(plan.RoleDHCP) && hasPool(me) {
+	if me.Has(plan.RoleRouter) {
+		cfg, err := dhcp.ConfigureRelay(n.plan, n.name)
+		if err != nil {
+			return fmt.Errorf("configure dhcp relay: %w", err)
+		}
+		m := dhcp.NewRelayMetrics(n.registry)
+		if len(cfg.Segments) > 0 {
+			err = n.group.Add("dhcp-relay", func() (task.Task, error) { return dhcp.NewRelay(cfg, dhcp.SystemClock(), m, n.events.tell), nil }, "segment")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if me.Has(plan.RoleDHCP) && gives(me) {
 		if err := n.addDHCP(); err != nil {
 			return err
 		}
@@ -108,10 +121,10 @@ func (n *node) addServices() error {
 	return nil
 }
 
-// hasPool tells whether the node has addresses to give. A node without stands by until
-// there are relays and tunnels; the plan's check has warned of it.
-func hasPool(n *plan.Node) bool {
-	return slices.ContainsFunc(n.Attachments, func(a plan.Attachment) bool { return a.Pool.IsValid() })
+// gives tells whether the node has addresses to give. A node without stands by; the plan's
+// check has warned of it.
+func gives(n *plan.Node) bool {
+	return len(n.Relayed) > 0 || slices.ContainsFunc(n.Attachments, func(a plan.Attachment) bool { return a.Pool.IsValid() })
 }
 
 // NameOf and AddrOf let the resolver ask whichever DHCP server runs now.
@@ -160,7 +173,9 @@ func (n *node) status() status {
 		switch {
 		case !slices.Contains(served(), r):
 			s.Absent = append(s.Absent, string(r)+": not served by this version")
-		case r == plan.RoleDHCP && !hasPool(me), r == plan.RoleResolver && len(me.Attachments) == 0:
+		case r == plan.RoleDHCP && !gives(me):
+			s.Absent = append(s.Absent, string(r)+": stands by, no segment to serve")
+		case r == plan.RoleResolver && len(me.Attachments) == 0:
 			s.Absent = append(s.Absent, string(r)+": stands by, no interface in a segment")
 		}
 	}

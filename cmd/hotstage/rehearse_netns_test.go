@@ -266,6 +266,29 @@ func TestRehearseKill(t *testing.T) {
 	}
 }
 
+// The only DHCP server is in another segment than the attendees: the gateway relays, and
+// renewals are routed past it. A server that is killed in the rush loses no lease here either.
+func TestRehearseRelay(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "plan.yaml")
+	text := "event: {name: Far Server, attendees: 30}\nsites: {venue: {uplinks: {isp: {}}}}\nsegments: {attendee: {}, server: {}}\nnodes:\n" +
+		"  gw1: {roles: [router, resolver], interfaces: {eth0: {uplink: isp}, eth1: {trunk: [attendee, server]}}}\n" +
+		"  srv1: {roles: [dhcp], interfaces: {ens192: {segment: server}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := rehearse(t, file, "--stay", "5s", "--kill", "srv1@1500ms", "-o", "json")
+	r.start(t)
+	r.wait(t)
+	f := read(t, r.out.String())
+	if f.Devices != 60 || len(f.failed()) > 0 {
+		t.Errorf("%d devices, failed %v", f.Devices, f.failed())
+	}
+	if c := f.check(t, "leases-kept"); !c.OK || strings.HasPrefix(c.Measured, "0 kept") {
+		t.Errorf("leases-kept: %+v", c)
+	}
+}
+
 // A plan that cannot work: its resolver asks where nobody is. The verdict must say so.
 func TestRehearseFails(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 
 type showVerb struct {
 	Plan   string `arg:"" help:"The plan file; or the word schema, for the plan language's JSON Schema (a file of that name is ./schema)."`
-	What   string `arg:"" optional:"" enum:"all,segments,nodes,budget,diagram" default:"all" help:"all, segments, nodes, budget or diagram."`
+	What   string `arg:"" optional:"" enum:"all,segments,nodes,dhcp,budget,diagram" default:"all" help:"all, segments, nodes, dhcp, budget or diagram."`
 	Output string `short:"o" enum:"text,json,svg" default:"text" help:"text or json; svg for a diagram."`
 }
 
@@ -40,13 +40,13 @@ func (v *showVerb) Run(s *screen) error {
 	if v.Output == "json" {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"all": p, "segments": p.Segments, "nodes": p.Nodes, "budget": plan.Budget(p)}[v.What])
+		return enc.Encode(map[string]any{"all": p, "segments": p.Segments, "nodes": p.Nodes, "dhcp": plan.Service(p), "budget": plan.Budget(p)}[v.What])
 	}
 	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	sections := []struct {
 		name  string
 		print func(*tabwriter.Writer, *plan.Plan)
-	}{{"segments", showSegments}, {"nodes", showNodes}, {"budget", showBudget}}
+	}{{"segments", showSegments}, {"nodes", showNodes}, {"dhcp", showDHCP}, {"budget", showBudget}}
 	for i, section := range sections {
 		if v.What == section.name || v.What == "all" {
 			if i > 0 && v.What == "all" {
@@ -90,6 +90,14 @@ func showNodes(w *tabwriter.Writer, p *plan.Plan) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", first, a.Device, a.Segment, a.IPv4)
 			first = "\t\t"
 		}
+	}
+}
+
+// showDHCP prints who gives which addresses in each segment, and which way they are asked.
+func showDHCP(w *tabwriter.Writer, p *plan.Plan) {
+	fmt.Fprintln(w, "DHCP IN\tNODE\tPART OF THE POOL\tWAY")
+	for _, part := range plan.Service(p) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", part.Segment, part.Node, part.Arithmetic, part.Way)
 	}
 }
 

@@ -518,6 +518,9 @@ func override(base, one rawSegment) rawSegment {
 	if one.relays != nil {
 		base.relays = one.relays
 	}
+	if one.at.has("dhcp") {
+		base.dhcp = one.dhcp
+	}
 	base.options = base.options.override(one.options)
 	base.reservations = append(slices.Clone(base.reservations), one.reservations...)
 	return base

@@ -101,6 +101,7 @@ type rawSegment struct {
 	devices      int
 	reservations []rawReservation
 	relays       []netip.Addr
+	dhcp         []string // names of nodes
 	options      rawOptions
 }
 
@@ -374,6 +375,7 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 				s.ntp = append(s.ntp, a)
 			}
 		}),
+		"dhcp": r.strings(&s.dhcp),
 		"relays": r.list(func(v *value) {
 			var a netip.Addr
 			if r.address(&a, "IPv4")(v); a.IsValid() {

@@ -335,42 +335,6 @@ func (d *deriver) place(s *draft, a *Attachment, addr netip.Addr) {
 	}
 }
 
-// splitPools gives each DHCP node of a segment a part of the pool of its own, so that no
-// two servers can ever hand out one address, whatever becomes of the path between them.
-func (d *deriver) splitPools() {
-	var lacking, others []*draft
-	for _, s := range d.drafts {
-		var servers []*Attachment
-		for i := range d.plan.Nodes {
-			n := &d.plan.Nodes[i]
-			if a := n.Attachment(s.Name); a != nil && n.Has(RoleDHCP) && s.Pool.IsValid() {
-				servers = append(servers, a)
-			}
-		}
-		size, from := s.Pool.Size(), uint32(0)
-		if len(servers) > 0 {
-			from = u32(s.Pool.From)
-		}
-		for i, a := range servers {
-			lo, hi := size*i/len(servers), size*(i+1)/len(servers)-1
-			a.Pool = Range{fromU32(from + uint32(lo)), fromU32(from + uint32(hi))}
-		}
-		switch {
-		case len(servers) > 0 || !s.Pool.IsValid() || d.lost:
-		case s.Class == Attendee:
-			lacking = append(lacking, s)
-		default:
-			others = append(others, s)
-		}
-	}
-	for _, s := range others {
-		if len(lacking) == 0 && len(d.noGateway) == 0 {
-			d.warn(s.raw.at, "no node gives addresses in segment "+s.Name, "well, if all in it have theirs by hand; else a node with role dhcp and an interface in it")
-		}
-	}
-	d.lack(lacking, "no node that gives addresses", "a node with role dhcp and an interface in it")
-}
-
 // lack tells once what all these segments lack.
 func (d *deriver) lack(ds []*draft, what, allowed string) {
 	var names []string
@@ -448,8 +412,12 @@ func (d *deriver) checkRoles(n Node, raw rawNode) {
 				d.at(at, "router "+n.Name+" has no interface to route between", "interfaces with uplink:, segment: or trunk:", "")
 			}
 		case RoleDHCP:
-			if len(n.Attachments) == 0 && !d.lost {
-				d.warn(at, "dhcp on "+n.Name+" serves nothing: it has no interface in a segment", "this version has no relay; it stands by")
+			switch {
+			case d.lost:
+			case len(n.Attachments) == 0:
+				d.warn(at, "dhcp on "+n.Name+" serves nothing: it has no interface in a segment", "this version has no tunnel to relay to it; it stands by")
+			case !slices.ContainsFunc(d.drafts, func(s *draft) bool { return !s.Pool.IsValid() || slices.Contains(s.Servers, n.Name) }):
+				d.warn(at, "dhcp on "+n.Name+" serves nothing: no segment has it under dhcp", "it stands by; put it there, or take the role away")
 			}
 		case RoleResolver:
 			if len(n.Attachments) == 0 && !d.lost {

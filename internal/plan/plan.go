@@ -167,6 +167,7 @@ type Segment struct {
 	NTP4         []netip.Addr
 	Reservations []Reservation
 	Relays       []netip.Addr // DHCP relays in the segment that are not of the plan's nodes
+	Servers      []string     // nodes that give addresses, in it or by its gateway's relay (Node.Relayed)
 	// What more DHCP gives; zero values are not given.
 	IPv6Only      time.Duration // how long devices that can do without IPv4 shall (RFC 8925)
 	NAT64         netip.Prefix  // by which they reach IPv4 hosts (RFC 6052)
@@ -257,6 +258,7 @@ type Node struct {
 	Roles       []Role
 	Interfaces  []Interface
 	Attachments []Attachment // one per segment the node has an interface in, in plan order
+	Relayed     []Relayed    `json:",omitempty"` // segments that it gives addresses in by their gateway's relay
 }
 
 // Has tells whether the node has the role.

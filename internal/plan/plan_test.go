@@ -49,6 +49,10 @@ func TestExamples(t *testing.T) {
 
 const base = "event: {name: T, attendees: 100}\nsites: {venue: {uplinks: {isp: {}}}}\n"
 
+// relayed has one node with role dhcp, which attendees reach by the relay of gw1.
+const relayed = base + "nodes:\n  gw1: {roles: [router, resolver], interfaces: {eth0: {uplink: isp}, eth1: {trunk: [attendee, server, management]}}}\n" +
+	"  srv1: {roles: [dhcp], interfaces: {eth0: {segment: server}}}\n"
+
 // Each row adds a piece to a sound plan and names the one fault that must come. Rows marked
 // with "+" lack more than one thing.
 func TestFaults(t *testing.T) {
@@ -79,6 +83,12 @@ func TestFaults(t *testing.T) {
 		{"relay in the pool", base + "segments: {attendee: {ipv4: 10.9.0.0/22, relays: [10.9.0.70]}}\n", "relay 10.9.0.70 lies in the pool"},
 		{"relay is the gateway", base + "segments: {attendee: {ipv4: 10.9.0.0/22, relays: [10.9.0.1]}}\n", "already that of the gateway"},
 		{"relays of many segments", base + "areas: {a: {}, b: {}}\nsegments: {attendee: {per: [area], relays: [10.9.0.2]}}\n", "can't share one relay"},
+		{"dhcp of nobody", base + "segments: {attendee: {dhcp: gw2}}\n", "the plan has no node gw2"},
+		{"dhcp twice", base + "segments: {attendee: {dhcp: [gw1, gw1]}}\n", "stands twice"},
+		{"dhcp without the role", relayed + "segments: {attendee: {dhcp: [gw1, srv1]}, server: {}, management: {}}\n", "gw1 does not have the role dhcp"},
+		{"dhcp out of reach", relayed + "  srv2: {roles: [dhcp], interfaces: {eth0: {segment: management}}}\nsegments: {attendee: {dhcp: srv2}, server: {}, management: {}}\n", "shares no server segment with it"},
+		{"dhcp at another site", strings.Replace(relayed, "{isp: {}}}", "{isp: {}}}, cloud: {uplinks: {vps: {ipv4: [198.51.100.8]}}}", 1) + "  c1: {site: cloud, roles: [router, dhcp], interfaces: {eth0: {uplink: vps}}}\nsegments: {attendee: {dhcp: c1}, server: {}, management: {}}\n", "at another site"},
+		{"nobody to relay to", strings.Replace(relayed, "segment: server", "segment: management", 1) + "segments: {attendee: {}, server: {dhcp: []}, management: {}}\n", "segment attendee has no node that gives addresses"},
 		{"reservation outside", base + "segments: {attendee: {reservations: {tv: {mac: '02:00:00:00:00:01', address: 192.0.2.1}}}}\n", "is not a host of"},
 		{"reservation mac", base + "segments: {attendee: {reservations: {tv: {mac: '01:00:00:00:00:01', address: 192.0.2.1}}}}\n", "not a MAC address of a device"},
 		{"reservation of nobody", base + "segments: {attendee: {}, server: {ipv4: 10.9.0.0/24, reservations: {tv: {address: 10.9.0.70}}}}\n", "no mac and no client_id"},

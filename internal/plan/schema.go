@@ -103,6 +103,7 @@ func segmentSchema() object {
 		"domain":  text("Search domain. Default: the event's.", "conf.example"),
 		"dns":     listOf("Resolvers, up to 3 of each family. Default: nodes with the role resolver in the segment, then in server segments of its site.", text("An address.", "10.53.0.1")),
 		"ntp":     listOf("Time servers, up to 3.", text("An IPv4 address.", "10.53.0.1")),
+		"dhcp":    listOf("Nodes with role dhcp that give addresses in it: in it, or by its gateway's relay. Default: those in it, else those in a server segment of its gateway.", reference("A node.")),
 		"relays":  listOf("DHCP relays in the segment, such as a layer 3 switch, whose requests are served.", text("The relay's IPv4 address in the segment (giaddr).", "10.53.0.2")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{

@@ -28,7 +28,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	}
 	for _, a := range n.Attachments {
 		s := p.Segment(a.Segment)
-		if s == nil || !a.Pool.IsValid() && len(s.Reservations) == 0 {
+		if s == nil || !slices.Contains(s.Servers, node) || !a.Pool.IsValid() && len(s.Reservations) == 0 {
 			continue
 		}
 		seg, err := configureSegment(p, s, a, node)
@@ -37,9 +37,16 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		}
 		c.Segments = append(c.Segments, seg)
 	}
+	for _, r := range n.Relayed {
+		seg, err := configureRelayed(p, n, r)
+		if err != nil {
+			return Config{}, fmt.Errorf("dhcp: node %s: relayed segment %s: %w", node, r.Segment, err)
+		}
+		c.Segments = append(c.Segments, seg)
+	}
 	c.onePartner()
 	if len(c.Segments) == 0 {
-		return Config{}, fmt.Errorf("dhcp: node %s has the role dhcp but is in no segment with a pool; give it an interface in one", node)
+		return Config{}, fmt.Errorf("dhcp: node %s has the role dhcp but has no segment to serve; give it an interface in one, or name it under dhcp of one", node)
 	}
 	return c, nil
 }
@@ -47,10 +54,10 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 func configureSegment(p *plan.Plan, s *plan.Segment, a plan.Attachment, node string) (Segment, error) {
 	seg := Segment{
 		Name: s.Name, Device: a.Device, Server: a.IPv4.Addr(), Prefix: s.IPv4.Masked(), Pool: a.Pool,
-		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations, Relays: s.Relays,
+		Lease: s.Lease, Domain: s.Domain, Reservations: s.Reservations, Relays: s.Relays, Devices: s.Devices,
 	}
 	switch {
-	case !seg.Server.Is4() || !seg.Prefix.Contains(seg.Server):
+	case !seg.Server.Is4() || a.Segment == s.Name && !seg.Prefix.Contains(seg.Server):
 		return seg, fmt.Errorf("the node's address %v is not in %v", seg.Server, s.IPv4)
 	case s.Lease <= 0:
 		return seg, fmt.Errorf("lease time %v; more than 0 is needed", s.Lease)
@@ -82,23 +89,31 @@ func partners(p *plan.Plan, s *plan.Segment, own netip.Addr) []netip.Addr {
 		if a := n.Attachment(s.Name); a != nil && n.Has(plan.RoleDHCP) && a.IPv4.Addr() != own {
 			all = append(all, a.IPv4.Addr())
 		}
+		if r := n.Relay(s.Name); r != nil && r.Server != own {
+			all = append(all, r.Server)
+		}
 	}
 	return all
 }
 
 // partner is the other server of the segment when there are two, each with a part of the
-// pool; nil otherwise.
+// pool, in the segment or by its relay; nil otherwise.
 func partner(p *plan.Plan, s *plan.Segment, node string, pool plan.Range) (other *Partner) {
-	for i := range p.Nodes {
-		n := &p.Nodes[i]
-		a := n.Attachment(s.Name)
-		if a == nil || n.Name == node || !n.Has(plan.RoleDHCP) {
+	for _, name := range s.Servers {
+		n := p.Node(name)
+		if n == nil || name == node {
 			continue
 		}
-		if other != nil || !a.Pool.IsValid() || !pool.IsValid() {
+		var part plan.Range
+		if a := n.Attachment(s.Name); a != nil {
+			part = a.Pool
+		} else if r := n.Relay(s.Name); r != nil {
+			part = r.Pool
+		}
+		if other != nil || !part.IsValid() || !pool.IsValid() {
 			return nil
 		}
-		other = &Partner{Node: n.Name, Pool: a.Pool}
+		other = &Partner{Node: name, Pool: part}
 	}
 	return other
 }

@@ -17,6 +17,8 @@
 // an address of the pool without a lease, and names them. It probes addresses before they
 // are wanted, so that an offer still touches memory alone.
 //
+// Segments that the node is not in are served too, by a relay of the plan: Relay is our own.
+//
 // Rapid commit (RFC 4039) is left out on purpose: it would let one packet with a made-up
 // MAC address bind an address for a whole lease, where an offer is gone after 20 s; and with
 // two servers on a segment every client would hold two leases.
@@ -54,6 +56,9 @@ type Segment struct {
 	Partners     []netip.Addr // the plan's other DHCP servers there
 	Never        []netip.Addr // addresses within the pool that no client may have
 	Relays       []netip.Addr // relays in the segment whose requests are served (giaddr, RFC 1542)
+	Relayed      bool         // we have no device in the segment: Device is where its gateway's relay reaches us
+	Near         []netip.Addr // other addresses that relays send under: the gateway's on Device
+	Devices      int          // expected, which bounds what comes by one port of a relay
 	Lease        time.Duration
 	Domain       string // of the clients' names
 	Reservations []plan.Reservation
@@ -107,11 +112,11 @@ func New(cfg Config, book leaseBook, clock Clock, m *Metrics, tell func(fact.Eve
 	s.ledger = newLedger(book, clock, s.segments, m, s.tell)
 	relays := map[netip.Addr]*link{}
 	for _, g := range s.segments {
-		s.links = append(s.links, &link{
-			relays: relays, seg: g, ledger: s.ledger, clock: clock, m: m, tell: s.tell, limit: newLimiter(), tried: make(chan struct{}),
+		s.links = append(s.links, s.carried(&link{
+			relays: relays, ports: newShare(g.cfg.Devices), seg: g, ledger: s.ledger, clock: clock, m: m, tell: s.tell, limit: newLimiter(), tried: make(chan struct{}),
 			guard: newGuard(g, clock, m, s.tell),
-			open:  func() (door, error) { return openDoor(g.cfg.Device, g.cfg.Server) }, listen: func() (ear, error) { return openEar(g.cfg.Device) },
-		})
+			open:  func() (door, error) { return openDoor(g.cfg.Device, netip.IPv4Unspecified()) }, listen: func() (ear, error) { return openEar(g.cfg.Device) },
+		}))
 	}
 	for _, l := range s.links {
 		for _, a := range l.seg.cfg.Relays {
@@ -154,8 +159,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.loaded)
 	for _, l := range s.links {
-		listening.Add(1)
-		go func() { defer listening.Done(); l.run(ctx) }()
+		if l.via == nil {
+			listening.Go(func() { l.run(ctx) })
+		}
 	}
 	writing.Add(1)
 	go func() { defer writing.Done(); s.ledger.run(ctx) }()
@@ -238,6 +244,10 @@ func (s *Server) Checks() []fact.Check {
 		checks = append(checks, s.pair.check())
 	}
 	for _, l := range s.links {
+		if l.seg.cfg.Relayed {
+			checks = append(checks, l.relayedCheck())
+			continue
+		}
 		checks = append(checks, l.check(), l.guard.check(read(s.clock)))
 	}
 	for _, g := range s.segments {

@@ -60,11 +60,13 @@ func runTelling(t testing.TB, node *kernel.Namespace, cfg Segment, book leaseBoo
 	s := New(Config{Segments: []Segment{cfg}}, book, SystemClock(), metrics(), tell)
 	for _, l := range s.links {
 		open, listen := l.open, l.listen
-		l.listen = func() (e ear, err error) {
-			if err := node.Do(func() error { e, err = listen(); return nil }); err != nil {
-				return nil, err
+		if listen != nil {
+			l.listen = func() (e ear, err error) {
+				if err := node.Do(func() error { e, err = listen(); return nil }); err != nil {
+					return nil, err
+				}
+				return e, err
 			}
-			return e, err
 		}
 		l.open = func() (d door, err error) {
 			e := node.Do(func() error { d, err = open(); return nil })
@@ -217,7 +219,7 @@ func TestPerfdhcp(t *testing.T) {
 	node, client := testnet.Namespace(t), testnet.Namespace(t)
 	testnet.Veth(t, node, "hall", []string{"10.1.0.2/16"}, client, "eth0", []string{"10.1.0.5/16"})
 	cfg := wideHall(time.Hour)
-	cfg.Relays = []netip.Addr{addr("10.1.0.5")}
+	cfg.Relays, cfg.Devices = []netip.Addr{addr("10.1.0.5")}, 10_000
 	s := run(t, node, cfg, journal{filepath.Join(t.TempDir(), "leases")})
 	out, err := testnet.Output(client, perfdhcp, "-4", "-r", "1000", "-p", "4", "-W", "1000000", "-R", "1000000", "-b", "mac=00:0c:01:00:00:00", "-l", "eth0", "10.1.0.2")
 	sent := regexp.MustCompile(`(?m)^sent packets: (\d+)$`).FindAllStringSubmatch(out, -1)

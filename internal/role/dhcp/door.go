@@ -53,6 +53,7 @@ type packet struct {
 // what comes and for clients that have an address, a packet socket for the others.
 type socketDoor struct {
 	device string
+	to     netip.Addr
 	index  int
 	conn   *net.UDPConn
 	udp    syscall.RawConn
@@ -69,9 +70,10 @@ type socketDoor struct {
 	handed *outbox // to the others
 }
 
-// openDoor opens the device, which must be there and up.
-func openDoor(device string, _ netip.Addr) (door, error) {
-	d := &socketDoor{device: device}
+// openDoor opens the device, which must be there and up, and hears what is sent to the
+// address: all that comes, when it is 0.0.0.0.
+func openDoor(device string, to netip.Addr) (door, error) {
+	d := &socketDoor{device: device, to: to}
 	if err := d.open(); err != nil {
 		d.Close()
 		return nil, err
@@ -95,7 +97,7 @@ func (d *socketDoor) open() error {
 		}
 		return err
 	}}
-	pc, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	pc, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("%v:%d", d.to, serverPort))
 	if err != nil {
 		return fmt.Errorf("listen on %s port %d: %w", d.device, serverPort, err)
 	}

@@ -55,13 +55,14 @@ const (
 	tooLate     // the store took longer than ackWithin
 	byPartner   // the other server of the pair answers this client
 	unheard     // the partner may know better, and was not heard yet
+	astray      // from a segment that is not served, or not from the address that it names
 	watching    // a guard of ours looks for servers that the plan does not have
 	silences
 )
 
 var silenceWords = [silences]string{
 	"replied", "malformed", "relayed", "too-many", "not-for-us", "unknown-client", "pool-full", "store-down",
-	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "partner-answers", "partner-unheard", "watch",
+	"queue-full", "underway", "contrary", "no-reply-due", "undelivered", "too-late", "partner-answers", "partner-unheard", "astray", "watch",
 }
 
 // delivery is how a reply goes, RFC 2131 section 4.1.
@@ -375,7 +376,7 @@ func (g *segment) ack(m *wire.DHCP, a *answer, b *binding, left time.Duration) {
 // nak: RFC 2131 section 4.3.2; always broadcast, section 4.1.
 func (g *segment) nak(m *wire.DHCP, a *answer, why string) {
 	g.write(m, a, wire.DHCPReply{Type: wire.DHCPNak, Message: why})
-	if a.way != toRelay {
+	if a.way != toRelay && !g.cfg.Relayed { // of a relayed segment it is unicast: no broadcast gets there
 		a.way, a.dst = toAll, broadcast4
 	}
 }

@@ -26,7 +26,7 @@ type limiter struct {
 
 type bucket struct {
 	left uint32
-	at   uint32 // boot clock in units of limitEvery
+	at   uint32 // boot clock in units of what fills it by one
 }
 
 func newLimiter() *limiter { return &limiter{seed: maphash.MakeSeed()} }
@@ -35,13 +35,13 @@ func newLimiter() *limiter { return &limiter{seed: maphash.MakeSeed()} }
 func (l *limiter) allow(mac [6]byte, now time.Duration) bool {
 	h := maphash.Bytes(l.seed, mac[:])
 	tick := uint32(now/limitEvery) + limitBurst // so that an unused bucket, at 0, is full
-	one := l.rows[0][h%limitBuckets].take(tick)
-	two := l.rows[1][h/limitBuckets%limitBuckets].take(tick)
+	one := l.rows[0][h%limitBuckets].take(tick, limitBurst)
+	two := l.rows[1][h/limitBuckets%limitBuckets].take(tick, limitBurst)
 	return one || two
 }
 
-func (b *bucket) take(tick uint32) bool {
-	b.left = min(limitBurst, b.left+min(limitBurst, tick-b.at))
+func (b *bucket) take(tick, most uint32) bool {
+	b.left = min(most, b.left+min(most, tick-b.at))
 	b.at = tick
 	if b.left == 0 {
 		return false

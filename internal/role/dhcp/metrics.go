@@ -47,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, []string{"type"})
 	silent := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "hotstage_dhcp_silent_total",
-		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; relayed: a relay that the plan does not name under relays of its segment; watch: another node of ours looks for rogue servers, which is as it should be.",
+		Help: "DHCP messages without a reply, by reason. pool-full: shorten the lease or widen the prefix; store-down, queue-full, too-late: look at the disk; too-many: one device floods; too-many also: one port of a relay floods, see the event relay-port-flood; relayed: a relay that the plan does not name under relays of its segment, or somebody who poses as one; astray: of a segment that this node does not serve, or under a false address; watch: another node of ours looks for rogue servers, which is as it should be.",
 	}, []string{"reason"})
 	m := &Metrics{
 		states: map[string]prometheus.Counter{},

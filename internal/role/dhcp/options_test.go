@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -118,7 +119,12 @@ func TestPartners(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range cfg.Segments {
-			want := p.Node(other).Attachment(s.Name).IPv4.Addr()
+			var want netip.Addr
+			if s.Relayed {
+				want = p.Node(other).Relay(s.Name).Server
+			} else {
+				want = p.Node(other).Attachment(s.Name).IPv4.Addr()
+			}
 			if len(s.Partners) != 1 || s.Partners[0] != want || s.Server == want {
 				t.Errorf("%s in segment %s: partners %v, want %v", node, s.Name, s.Partners, want)
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +25,10 @@ type link struct {
 	listen func() (ear, error) // nil: the link has no guard
 	guard  *guard
 	limit  *limiter
+	via    *link         // whose device this one's messages come by; nil: its own
+	behind []*link       // of relayed segments, whose messages come by our device
+	ports  *share        // of the relays' ports
+	heard  atomic.Uint64 // messages that relays sent on
 	drops  atomic.Uint64
 
 	mu   sync.Mutex
@@ -86,7 +89,7 @@ func (l *link) serve(ctx context.Context, d door) error {
 	watch.Add(1)
 	go func() {
 		defer watch.Done()
-		gone = l.watch(ctx, d, done)
+		gone = watchDoor(ctx, d, done)
 	}()
 	stop := l.beside(ctx)
 	err := l.receive(ctx, d)
@@ -99,9 +102,9 @@ func (l *link) serve(ctx context.Context, d door) error {
 	return err
 }
 
-// watch looks at the device once a second and closes the door when it is not the same any
+// watchDoor looks at the device once a second and closes the door when it is not the same any
 // more; a socket bound to a device that was deleted hears nothing and says nothing.
-func (l *link) watch(ctx context.Context, d door, done <-chan struct{}) error {
+func watchDoor(ctx context.Context, d door, done <-chan struct{}) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -164,15 +167,10 @@ func (l *link) one(at moment, p packet, m *wire.DHCP, e *entry) {
 		l.left(a, tooMany, m.Type)
 		return
 	}
-	if viaRelay(m) {
-		// RFC 2131 section 4.3.1: the segment is that of the relay's address. The request may
-		// have come by another one.
-		to := l.relays[m.GIAddr]
-		if to == nil || !slices.Contains(to.seg.cfg.Relays, p.from) {
-			l.left(a, relayed, m.Type)
-			return
-		}
-		l = to
+	l, why := l.origin(at, m, p)
+	if why != replied {
+		l.left(a, why, m.Type)
+		return
 	}
 	e.to = l
 	can := true
@@ -231,9 +229,7 @@ func send(es []*entry) {
 
 // send sends replies of the link; safe for concurrent use.
 func (l *link) send(es []*entry) {
-	l.mu.Lock()
-	d := l.door
-	l.mu.Unlock()
+	d := l.exit()
 	if d != nil {
 		d.send(es, l.seg.cfg.Server)
 	}

@@ -36,6 +36,7 @@ type Segment struct {
 	Ports   []plan.Port
 	Own     []netip.Prefix // this node's addresses, with the length of the segment's prefix
 	Nets    []netip.Prefix // the segment's prefixes
+	Leases  []netip.Addr   `json:",omitempty"` // of attendees: DHCP servers that they renew with beyond their router
 }
 
 // Configure derives the node's part from the plan.
@@ -46,7 +47,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	}
 	c := Config{
 		Node: n.Name, Router: n.Has(plan.RoleRouter),
-		DHCP: n.Has(plan.RoleDHCP), DNS: n.Has(plan.RoleResolver), NTP: n.Has(plan.RoleNTP),
+		DHCP: n.Has(plan.RoleDHCP) || n.Has(plan.RoleRouter) && relays(p, n), DNS: n.Has(plan.RoleResolver), NTP: n.Has(plan.RoleNTP),
 	}
 	for _, i := range n.Interfaces {
 		if i.Uplink != "" {
@@ -60,7 +61,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		}
 		c.Segments = append(c.Segments, Segment{
 			Name: s.Name, Class: s.Class, Isolate: s.Isolate, Device: a.Device, Ports: a.Ports,
-			Own: valid(a.IPv4, a.IPv6), Nets: valid(s.IPv4, s.IPv6),
+			Own: valid(a.IPv4, a.IPv6), Nets: valid(s.IPv4, s.IPv6), Leases: renewed(p, s),
 		})
 	}
 	for _, s := range p.Segments {
@@ -79,6 +80,29 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	}
 	c.Routes = routes(p, n)
 	return c, nil
+}
+
+// renewed lists the servers that attendees reach by their gateway's relay at first and by
+// themselves later: RFC 2131 section 4.4.5. Others are not filtered.
+func renewed(p *plan.Plan, s *plan.Segment) (all []netip.Addr) {
+	for i := range p.Nodes {
+		if r := p.Nodes[i].Relay(s.Name); r != nil && s.Class == plan.Attendee {
+			all = append(all, r.Server)
+		}
+	}
+	return all
+}
+
+// relays tells whether the node is the relay of a segment of attendees.
+func relays(p *plan.Plan, n *plan.Node) bool {
+	for i := range p.Nodes {
+		for _, r := range p.Nodes[i].Relayed {
+			if s := p.Segment(r.Segment); r.Gateway == n.Name && s != nil && s.Class == plan.Attendee {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func valid(all ...netip.Prefix) (out []netip.Prefix) {

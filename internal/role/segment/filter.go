@@ -161,6 +161,9 @@ func (c Config) sets() []kernel.Set {
 	both("inside_net", c.Inside)
 	both("resolver", single(c.Resolvers))
 	both("clock", single(c.Clocks))
+	if all := c.leases(); len(all) > 0 {
+		sets = append(sets, kernel.Set{Name: "lease4", Kind: kernel.SetIP4, IP4: single(all)})
+	}
 	both("node", c.asked())
 	both("service", c.services())
 	both("near", append(slices.Clone(c.Near), linkLocal))
@@ -170,7 +173,7 @@ func (c Config) sets() []kernel.Set {
 // services are the addresses that questions of our segments go to without leaving the site:
 // the resolvers and clocks that the plan names may also be somebody else's in the internet.
 func (c Config) services() []netip.Prefix {
-	all := slices.DeleteFunc(c.asked(), func(p netip.Prefix) bool {
+	all := slices.DeleteFunc(append(c.asked(), single(c.leases())...), func(p netip.Prefix) bool {
 		return p != linkLocal && !slices.ContainsFunc(c.Near, func(n netip.Prefix) bool { return n.Contains(p.Addr()) })
 	})
 	return append(all, netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 32)) // RFC 2131 section 4.1
@@ -231,9 +234,22 @@ func (c Config) forward() (rules []kernel.Rule) {
 		r("new from the internet", kernel.FromLinks("uplinks", true), kernel.ToLinks("segments", true), kernel.Counted(internetInside), kernel.Drop()))
 }
 
-func (c Config) fromAttendee() []kernel.Rule {
+// leases are the DHCP servers that attendees get to beyond this node.
+func (c Config) leases() (all []netip.Addr) {
+	for _, s := range c.Segments {
+		all = union(all, s.Leases)
+	}
+	return all
+}
+
+func (c Config) fromAttendee() (rules []kernel.Rule) {
 	r := kernel.R
-	return []kernel.Rule{
+	for _, s := range c.Segments {
+		if len(s.Leases) > 0 {
+			rules = append(rules, r("leases of "+s.Name+" are renewed past the relay", kernel.FromLink(s.Device), kernel.To4("lease4"), kernel.ToPort(unix.IPPROTO_UDP, 67), kernel.Accept()))
+		}
+	}
+	return append(rules,
 		r("attendee to management", kernel.ToLinks("management", true), kernel.Counted(toManagement), kernel.Drop()),
 		r("attendee to management", kernel.To4("management_net4"), kernel.Counted(toManagement), kernel.Drop()),
 		r("attendee to management", kernel.To6("management_net6"), kernel.Counted(toManagement), kernel.Drop()),
@@ -249,8 +265,7 @@ func (c Config) fromAttendee() []kernel.Rule {
 		r("attendee to inside elsewhere", kernel.To4("inside_net4"), kernel.Counted(toInside), kernel.Drop()),
 		r("attendee to inside elsewhere", kernel.To6("inside_net6"), kernel.Counted(toInside), kernel.Drop()),
 		r("attendee to the internet", kernel.ToLinks("uplinks", true), kernel.Accept()),
-		r("attendee to elsewhere", kernel.Counted(toElsewhere), kernel.Drop()),
-	}
+		r("attendee to elsewhere", kernel.Counted(toElsewhere), kernel.Drop()))
 }
 
 func (c Config) nodeFromAttendee() []kernel.Rule {

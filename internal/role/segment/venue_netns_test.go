@@ -54,9 +54,12 @@ type venue struct {
 	address                                   map[*kernel.Namespace][2]netip.Addr // IPv4, IPv6
 }
 
-func newVenue(t *testing.T) *venue {
+func newVenue(t *testing.T) *venue { return newVenueOf(t, smallVenue) }
+
+// newVenueOf is a venue of smallVenue's nodes and segments.
+func newVenueOf(t *testing.T, text string) *venue {
 	t.Helper()
-	v := &venue{plan: load(t, []byte(smallVenue)), address: map[*kernel.Namespace][2]netip.Addr{}}
+	v := &venue{plan: load(t, []byte(text)), address: map[*kernel.Namespace][2]netip.Addr{}}
 	ns := func() *kernel.Namespace { return testnet.Namespace(t) }
 	v.gw, v.a1, v.a2, v.b1, v.srv, v.mgmt, v.crew, v.internet = ns(), ns(), ns(), ns(), ns(), ns(), ns(), ns()
 	fabric := ns()
