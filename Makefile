@@ -55,8 +55,10 @@ fuzz: ## fuzz every target for T each (T=60s)
 bench: ## run the Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
-bench-dhcp: build packages ## our DHCP server beside Kea's, in one run; on a quiet machine, 6 minutes
-	go run ./bench/dhcp -hotstage bin/hotstage
+PART        ?= disk,mysql,cost
+
+bench-dhcp: build packages ## our DHCP server beside Kea's, in one run; on a quiet machine, 30 minutes; PART=disk, mysql or cost alone
+	go run ./bench/dhcp -hotstage bin/hotstage -part $(PART)
 
 pictures: build ## draw doc's pictures anew: the diagram, and a rehearsal's report (needs chromium)
 	bin/hotstage show examples/yapc2013.yaml diagram -o svg >doc/yapc2013.svg

@@ -24,6 +24,7 @@ import (
 // rates is what one load saw.
 type rates struct {
 	rate, lost, p50, p99, cpu, acks float64
+	behind                          float64 // seconds until the database had them too
 }
 
 var (
@@ -36,14 +37,13 @@ var (
 func (s *server) perfdhcp(rate int, d time.Duration, trial int) (rates, error) {
 	before := s.cpu()
 	var out strings.Builder
-	cmd := exec.Command("perfdhcp", "-4", "-r", strconv.Itoa(rate), "-R", "2000000", "-p", strconv.Itoa(int(d.Seconds())), "-W", "700000", "-l", "v1",
-		"-b", fmt.Sprintf("mac=00:0c:%02x:00:00:00", trial+1), "-x", "t", s.addr.String())
+	cmd := exec.Command("perfdhcp", "-4", "-r", strconv.Itoa(rate), "-R", "2000000", "-p", strconv.Itoa(int(d.Seconds())), "-W", "700000", "-l", "w0",
+		"-b", fmt.Sprintf("mac=00:0c:%02x:00:00:00", trial+1), "-x", "t", s.addrs[0].String())
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := s.load.Start(cmd); err != nil {
 		return rates{}, err
 	}
 	cmd.Wait() // 3 when a packet was dropped: the figures say it
-	cpu := s.cpu() - before
 	text := out.String()
 	sent, got := sentLine.FindAllStringSubmatch(text, -1), gotLine.FindAllStringSubmatch(text, -1)
 	if len(sent) < 2 || len(got) < 2 {
@@ -51,7 +51,11 @@ func (s *server) perfdhcp(rate int, d time.Duration, trial int) (rates, error) {
 	}
 	asked, _ := strconv.ParseFloat(sent[0][1], 64)
 	acks, _ := strconv.ParseFloat(got[1][1], 64)
-	r := rates{rate: acks / d.Seconds(), lost: 100 * (asked - acks) / asked, acks: acks, cpu: float64(cpu.Microseconds()) / acks}
+	s.given += int(acks)
+	if _, err := s.copied(); err != nil {
+		return rates{}, err
+	}
+	r := rates{rate: acks / d.Seconds(), lost: 100 * (asked - acks) / asked, acks: acks, cpu: float64((s.cpu() - before).Microseconds()) / acks}
 	r.p50, r.p99 = exchangeTimes(text)
 	return r, nil
 }
@@ -112,14 +116,15 @@ type relay struct {
 	in, out []ipv4.Message
 	queued  int
 	prefix  byte
+	from    [4]byte
 }
 
 const relayBatch = 64
 
-func (s *server) relay(prefix byte) (*relay, error) {
-	r := &relay{to: net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.addr, 67)), prefix: prefix}
+func (s *server) relay(prefix byte, segment int) (*relay, error) {
+	r := &relay{to: net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.addrs[segment], 67)), prefix: prefix, from: relayAddr(segment).As4()}
 	err := s.load.Do(func() (err error) {
-		r.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(loadAddr, 67)))
+		r.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(relayAddr(segment), 67)))
 		return err
 	})
 	if err != nil {
@@ -140,18 +145,23 @@ func (s *server) relay(prefix byte) (*relay, error) {
 	return r, nil
 }
 
-// put queues one request: DISCOVER without an address, else REQUEST of it.
+// put queues one request: DISCOVER without an address, else REQUEST of it; without a server
+// the client has the address already and renews it.
 func (r *relay) put(client uint32, want [4]byte, server [4]byte) error {
 	b := r.out[r.queued].Buffers[0]
 	clear(b)
 	b[0], b[1], b[2], b[3] = 1, 1, 6, 1
 	binary.BigEndian.PutUint32(b[4:], client)
-	from := loadAddr.As4()
-	copy(b[24:], from[:])
+	copy(b[24:], r.from[:])
 	b[28], b[29] = 2, r.prefix
 	binary.BigEndian.PutUint32(b[30:], client)
 	copy(b[236:], []byte{99, 130, 83, 99, 53, 1, 1, 55, 3, 1, 3, 6, 255})
-	if want != [4]byte{} {
+	switch {
+	case want == [4]byte{}:
+	case server == [4]byte{}:
+		copy(b[12:], want[:])
+		copy(b[240:], []byte{53, 1, 3, 55, 3, 1, 3, 6, 255})
+	default:
 		copy(b[240:], []byte{53, 1, 3, 50, 4, want[0], want[1], want[2], want[3], 54, 4, server[0], server[1], server[2], server[3], 55, 3, 1, 3, 6, 255})
 	}
 	if r.queued++; r.queued == relayBatch {
@@ -207,20 +217,37 @@ func (r *relay) replies(until time.Time, f func(client uint32, kind byte, addr, 
 // outstanding is how many clients saturate the server: each ACK brings the next new client.
 const outstanding = 512
 
-// saturate keeps that many clients in an exchange for a while. A client that hears nothing
-// for a second is replaced.
-func (s *server) saturate(d time.Duration) (rates, error) {
-	r, err := s.relay(0x10)
+// load is what saturates a server: new clients, or each of has once more to renew.
+type load struct {
+	segment int
+	prefix  byte          // of the clients' hardware addresses
+	most    time.Duration // how long
+	clients int           // how many are enough; 0: as many as there is time for
+	has     map[uint32][4]byte
+	keep    map[uint32][4]byte // gets who got what, when not nil
+}
+
+// saturate keeps that many clients in an exchange for a while. A new client that hears nothing
+// for a second is replaced, one that renews asks again.
+func (s *server) saturate(l load) (rates, error) {
+	r, err := s.relay(l.prefix, l.segment)
 	if err != nil {
 		return rates{}, err
 	}
 	defer r.conn.Close()
-	next, acks := uint32(0), 0
+	next, left, acks := uint32(0), len(l.has), 0
 	asked := map[uint32]time.Time{}
 	begin := func() error {
 		next++
+		if l.has != nil {
+			if left == 0 {
+				return nil
+			}
+			for left--; l.has[next] == ([4]byte{}); next++ {
+			}
+		}
 		asked[next] = time.Now()
-		return r.put(next, [4]byte{}, [4]byte{})
+		return r.put(next, l.has[next], [4]byte{})
 	}
 	for range outstanding {
 		if err := begin(); err != nil {
@@ -231,18 +258,24 @@ func (s *server) saturate(d time.Duration) (rates, error) {
 		return rates{}, err
 	}
 	before, begun, lost := s.cpu(), time.Now(), 0
-	for sweep := begun; time.Since(begun) < d; {
+	enough := func() bool {
+		return l.clients > 0 && acks >= l.clients || l.has != nil && len(asked) == 0 || time.Since(begun) > l.most
+	}
+	for sweep := begun; !enough(); {
 		err := r.replies(time.Now().Add(50*time.Millisecond), func(client uint32, kind byte, addr, server [4]byte) error {
 			if _, ok := asked[client]; !ok {
 				return nil
 			}
-			switch kind {
-			case 2:
+			switch {
+			case kind == 2 && l.has == nil:
 				asked[client] = time.Now()
 				return r.put(client, addr, server)
-			case 5:
+			case kind == 5:
 				delete(asked, client)
 				acks++
+				if l.keep != nil {
+					l.keep[client] = addr
+				}
 				return begin()
 			}
 			return nil
@@ -253,12 +286,19 @@ func (s *server) saturate(d time.Duration) (rates, error) {
 		if now := time.Now(); now.Sub(sweep) > 200*time.Millisecond {
 			sweep = now
 			for c, at := range asked {
-				if now.Sub(at) > time.Second {
+				if now.Sub(at) <= time.Second {
+					continue
+				}
+				lost++
+				if l.has != nil {
+					asked[c] = now
+					err = r.put(c, l.has[c], [4]byte{})
+				} else {
 					delete(asked, c)
-					lost++
-					if err := begin(); err != nil {
-						return rates{}, err
-					}
+					err = begin()
+				}
+				if err != nil && !isTimeout(err) {
+					return rates{}, err
 				}
 			}
 			if err := r.flush(); err != nil {
@@ -270,7 +310,9 @@ func (s *server) saturate(d time.Duration) (rates, error) {
 	if acks == 0 {
 		return rates{}, fmt.Errorf("no ACK in %v", took)
 	}
-	return rates{rate: float64(acks) / took.Seconds(), lost: float64(lost), acks: float64(acks), cpu: float64((s.cpu() - before).Microseconds()) / float64(acks)}, nil
+	s.given += acks
+	behind, err := s.copied()
+	return rates{rate: float64(acks) / took.Seconds(), lost: float64(lost), acks: float64(acks), behind: behind.Seconds(), cpu: float64((s.cpu() - before).Microseconds()) / float64(acks)}, err
 }
 
 func isTimeout(err error) bool {
@@ -290,7 +332,7 @@ type crush struct {
 func (s *server) rush(n int) (crush, error) { return s.rushFor(n, 30*time.Second, 0x20) }
 
 func (s *server) rushFor(n int, limit time.Duration, prefix byte) (crush, error) {
-	r, err := s.relay(prefix)
+	r, err := s.relay(prefix, 0)
 	if err != nil {
 		return crush{}, err
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hotstage/hotstage/internal/fact"
+	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/hotstage/hotstage/internal/plan"
 	"github.com/hotstage/hotstage/internal/role/dhcp"
 	"github.com/hotstage/hotstage/internal/store/mysql"
@@ -397,4 +400,106 @@ func BenchmarkSyncCommit(b *testing.B) {
 			b.ReportMetric(float64(behind[len(behind)*99/100].Microseconds())/1000, "behind-p99-ms")
 		})
 	}
+}
+
+// A machine is lost right after ACKs, a stand-in with nothing on its disk takes its name, gives
+// more and is lost too, and the first one comes back with its old disk. Each knows what was
+// copied before it began; no address has two devices.
+//
+//	gw1, its disk ──► database ──► gw1, an empty disk ──► database ──► gw1, its old disk
+func TestStandInAndReturn(t *testing.T) {
+	m := testnet.StartMariaDB(t)
+	g := newGateway(t)
+	g.give(t, largePlan+"dhcp: {leases: 'mysql://hotstage@"+databaseAt+"/leases', password: db}\nsecrets: {db: 'file:"+g.file+".secret'}\n")
+	if err := os.WriteFile(g.file+".secret", []byte("hotstage\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	carry(t, g.ns, m.Addr)
+	who := newGuests(t, g.aps, "p1")
+	copied := func() {
+		t.Helper()
+		for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			n := m.Count("SELECT count(*) FROM leases.hotstage_leases WHERE state = 'bound'")
+			if n >= len(who.has) {
+				return
+			}
+			if time.Since(begun) > 20*time.Second {
+				t.Fatalf("%d of %d leases are in the database\n%s", n, len(who.has), g.log.String())
+			}
+		}
+	}
+	first, second := g.state, g.state+"2"
+	g.start(t)
+	if n := who.come(1, 101, 15*time.Second); n != 100 {
+		t.Fatalf("%d of 100 devices have an address\n%s", n, g.log.String())
+	}
+	copied()
+	g.end(t, os.Kill)
+
+	g.state = second // another machine
+	g.start(t)
+	who.reboot(who.all())
+	if n := who.come(200, 300, 15*time.Second); n != 100 {
+		t.Errorf("the stand-in: %d of 100 devices have an address\n%s", n, g.log.String())
+	}
+	copied()
+	g.end(t, os.Kill)
+
+	g.state = first // the first one, which has not seen the last hundred
+	g.start(t)
+	who.reboot(who.all())
+	if n := who.come(400, 500, 15*time.Second); n != 100 {
+		t.Errorf("the first again: %d of 100 devices have an address\n%s", n, g.log.String())
+	}
+	copied()
+	g.end(t, os.Kill)
+	// With its disk gone once more, all is known from the database.
+	g.state = first + "3"
+	g.start(t)
+	who.reboot(who.all())
+	if n := strings.Count(g.log.String(), "leases-adopted"); n != 3 {
+		t.Errorf("leases were taken over %d times, want 3:\n%s", n, g.log.String())
+	}
+	t.Log(who)
+}
+
+// databaseAt is where a namespace reaches the database that carry brings there.
+const databaseAt = "127.0.0.1:3306"
+
+// carry brings connections from databaseAt in the namespace to a server on our loopback.
+func carry(t *testing.T, ns *kernel.Namespace, to string) {
+	t.Helper()
+	var l net.Listener
+	testnet.Do(t, ns, func() (err error) {
+		l, err = net.Listen("tcp", databaseAt)
+		return err
+	})
+	var all sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(func() { stop(); l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { join(ctx, c, to) })
+		}
+	})
+}
+
+// join copies both ways until either side or ctx ends.
+func join(ctx context.Context, c net.Conn, to string) {
+	defer c.Close()
+	far, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	over, done := context.WithCancel(ctx)
+	defer done()
+	for _, way := range [2][2]net.Conn{{c, far}, {far, c}} {
+		go func() { defer done(); io.Copy(way[0], way[1]) }() // ends with the connections
+	}
+	<-over.Done()
 }

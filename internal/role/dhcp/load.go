@@ -30,12 +30,13 @@ import (
 func (g *segment) restore(at moment, leases []fact.Lease) (outside int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var mine []fact.Lease
-	for _, l := range leases {
+	mine := make([]*fact.Lease, 0, len(leases)) // pointers: a lease is large, and a start sorts 100,000 of them
+	for i := range leases {
+		l := &leases[i]
 		switch {
 		case l.Segment != g.cfg.Name:
 		case g.pool.at(l.Addr) == nil:
-			if l.State == fact.LeaseBound && g.endOf(at, l) > at.boot {
+			if l.State == fact.LeaseBound && g.endOf(at, *l) > at.boot {
 				outside++
 			}
 		default:
@@ -44,7 +45,7 @@ func (g *segment) restore(at moment, leases []fact.Lease) (outside int) {
 	}
 	// The longest ended first, as in the pool's order; the bound last, so that they are
 	// their clients' last addresses.
-	slices.SortStableFunc(mine, func(a, b fact.Lease) int {
+	slices.SortStableFunc(mine, func(a, b *fact.Lease) int {
 		return cmp.Or(
 			cmp.Compare(btoi(a.State == fact.LeaseBound), btoi(b.State == fact.LeaseBound)),
 			a.Expires.Compare(b.Expires),
@@ -52,7 +53,7 @@ func (g *segment) restore(at moment, leases []fact.Lease) (outside int) {
 		)
 	})
 	for _, l := range mine {
-		g.take(at, l)
+		g.take(at, *l)
 	}
 	return outside
 }

@@ -157,6 +157,12 @@ func (s *Store) Commit(ctx context.Context, leases []fact.Lease) error {
 func (s *Store) Load(ctx context.Context) ([]fact.Lease, error) {
 	var all []fact.Lease
 	err := s.on(ctx, func(c *sql.Conn) error {
+		// Room for all at once: to let 100,000 leases grow into it takes longer than to read them.
+		n := 0
+		if err := c.QueryRowContext(ctx, "SELECT count(*) FROM leases").Scan(&n); err != nil {
+			return err
+		}
+		all = make([]fact.Lease, 0, n)
 		rows, err := c.QueryContext(ctx, selectAll)
 		if err != nil {
 			return err

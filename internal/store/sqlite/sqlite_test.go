@@ -221,3 +221,29 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStart is what a node with 100,000 leases reads before it serves: the check of the
+// whole file, and all leases.
+func BenchmarkStart(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "leases.db")
+	for i := range 100 {
+		s, err := Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Commit(b.Context(), some(1000*i, 1000)); err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
+	}
+	for b.Loop() {
+		s, err := Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if all, err := s.Load(b.Context()); err != nil || len(all) != 100_000 {
+			b.Fatal(len(all), err)
+		}
+		s.Close()
+	}
+}
