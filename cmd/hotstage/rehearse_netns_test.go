@@ -289,6 +289,43 @@ func TestRehearseRelay(t *testing.T) {
 	}
 }
 
+// Two servers that know each other's leases, each killed in the rush: in the segment, and
+// behind a relay.
+func TestRehearsePair(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]string{"in the segment": "{trunk: [attendee, server]}", "behind a relay": "{segment: server}"} {
+		t.Run(name, func(t *testing.T) {
+			file, logs := filepath.Join(t.TempDir(), "plan.yaml"), filepath.Join(t.TempDir(), "logs")
+			text := "event: {name: Two Servers, attendees: 60}\nsites: {venue: {uplinks: {isp: {}}}}\nsegments: {attendee: {}, server: {}}\nnodes:\n" +
+				"  gw1: {roles: [router, resolver], interfaces: {eth0: {uplink: isp}, eth1: {trunk: [attendee, server]}}}\n" +
+				"  srv1: {roles: [dhcp], interfaces: {ens192: " + at + "}}\n" +
+				"  srv2: {roles: [dhcp], interfaces: {ens192: " + at + "}}\n"
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			r := rehearse(t, file, "--doors", "12s", "--stay", "5s", "--kill", "srv1@3s", "--kill", "srv2@8s", "--keep", logs, "-o", "json")
+			r.start(t)
+			r.wait(t)
+			f := read(t, r.out.String())
+			if f.Devices != 120 || len(f.failed()) > 0 {
+				t.Errorf("%d devices, failed %v", f.Devices, f.failed())
+			}
+			for _, node := range []string{"srv1", "srv2"} {
+				log, err := os.ReadFile(filepath.Join(logs, node, "log"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := strings.Count(string(log), "pair-normal"); n < 3 {
+					t.Errorf("%s knew its partner's leases %d times, want at the start and after each kill:\n%s", node, n, log)
+				}
+				if strings.Contains(string(log), "pair-contrary") {
+					t.Errorf("%s gave what its partner gave:\n%s", node, log)
+				}
+			}
+		})
+	}
+}
+
 // A plan that cannot work: its resolver asks where nobody is. The verdict must say so.
 func TestRehearseFails(t *testing.T) {
 	t.Parallel()
