@@ -19,7 +19,7 @@ type keysVerb struct {
 func (*keysVerb) Help() string {
 	return `Makes the event's certificate authority, if there is none, and a file of keys for each node that has
 none: by them the nodes tell each other from strangers. Copy NODE.pem to its node, and keep ca.key to yourself:
-a node that comes later gets its file by the same command. Nothing is replaced.
+a node that comes later gets its file by the same command. Nothing is replaced. Git is told to leave them out.
 
 Example: hotstage keys conf.yaml`
 }

@@ -44,6 +44,9 @@ func MakeKeys(dir, event string, nodes []string, now time.Time) (made []string, 
 		return nil, fmt.Errorf("make a folder for the keys: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, authorityCert)); errors.Is(err, fs.ErrNotExist) {
+		if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o600); err != nil { // secrets are not for the plan's repository
+			return nil, fmt.Errorf("make a folder for the keys: %w", err)
+		}
 		if err := makeAuthority(dir, event, now); err != nil {
 			return nil, err
 		}

@@ -151,7 +151,7 @@ var advices = map[string]advice{
 	"service-sockets-max-retries":     {NotNeeded, "an interface that comes later is served when it comes"},
 	"service-sockets-require-all":     {NotNeeded, "an interface that comes later is served when it comes"},
 	"service-sockets-retry-wait-time": {NotNeeded, "an interface that comes later is served when it comes"},
-	"relay":                           {NotCarried, "the node needs an interface in the segment, as the plan has it; write the relay's address there under relays: of the segment by hand"},
+	"relay":                           {NotCarried, "where the segment's gateway is a node of the plan, it relays by itself; else write the relay's address under relays: of the segment by hand"},
 	"dhcp4o6-port":                    {NotCarried, "there is no DHCPv4 over DHCPv6"},
 	"4o6-interface":                   {NotCarried, "there is no DHCPv4 over DHCPv6"},
 	"4o6-interface-id":                {NotCarried, "there is no DHCPv4 over DHCPv6"},
