@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -112,7 +111,7 @@ func (n *node) startDHCP(cfg dhcp.Config, m *dhcp.Metrics, feed *dhcp.Feed) (tas
 	}
 	c.Server = dhcp.New(cfg, book, dhcp.SystemClock(), m, n.events.tell)
 	if n.pair != nil {
-		c.Server.Join(n.pair.line(), pairMemo{filepath.Join(n.state, "pair")})
+		c.Server.Join(n.pair.line(), n.memo())
 	}
 	n.dhcp.Store(c.Server)
 	return c, nil

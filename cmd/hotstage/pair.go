@@ -78,6 +78,9 @@ func (n *node) pairUp(cfg dhcp.Config, dir string) (*pairing, error) {
 		return nil, nil
 	}
 	keys, err := control.LoadKeys(dir, n.name)
+	if memo := n.memo(); errors.Is(err, fs.ErrNotExist) && memo.exists() {
+		return nil, fmt.Errorf("%w; this node was one of a pair, and %s still relies on what the two told each other: put the file there, or, when %s is off for good, remove %s", err, cfg.Partner, cfg.Partner, memo.path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		n.events.tell(fact.Event{Task: "dhcp", Kind: "pair-without-keys", Severity: fact.Warning, Words: fmt.Sprintf(
 			"%s serves the same devices, and the two cannot tell each other of leases without keys: when one dies, the other gives its devices new addresses; make keys: hotstage keys PLAN", cfg.Partner)})
@@ -88,22 +91,21 @@ func (n *node) pairUp(cfg dhcp.Config, dir string) (*pairing, error) {
 	}
 	p := &pairing{keys: keys, partner: cfg.Partner}
 	p.own, p.theirs = between(n.plan, n.plan.Node(n.name), n.plan.Node(cfg.Partner))
+	if len(p.own) == 0 {
+		n.events.tell(fact.Event{Task: "dhcp", Kind: "pair-without-link", Severity: fact.Warning, Words: fmt.Sprintf(
+			"%s serves the same devices, and the two share no segment without attendees, over which they could tell each other of leases: when one dies, the other gives its devices new addresses; give both an interface in a server or management segment", cfg.Partner)})
+		return nil, nil
+	}
 	return p, nil
 }
 
-// between are the two nodes' addresses where they can reach each other: in segments without
-// attendees if they share one.
+// between are the two nodes' addresses in the segments that both are in and attendees are not:
+// what nodes tell each other is none of theirs.
 func between(p *plan.Plan, a, b *plan.Node) (own, theirs []netip.Addr) {
-	for _, attendees := range []bool{false, true} {
-		for _, at := range a.Attachments {
-			s, other := p.Segment(at.Segment), b.Attachment(at.Segment)
-			if s == nil || other == nil || (s.Class == plan.Attendee) != attendees || !at.IPv4.IsValid() || !other.IPv4.IsValid() {
-				continue
-			}
+	for _, at := range a.Attachments {
+		s, other := p.Segment(at.Segment), b.Attachment(at.Segment)
+		if s != nil && other != nil && s.Class != plan.Attendee && at.IPv4.IsValid() && other.IPv4.IsValid() {
 			own, theirs = append(own, at.IPv4.Addr()), append(theirs, other.IPv4.Addr())
-		}
-		if len(own) > 0 {
-			break
 		}
 	}
 	return own, theirs
@@ -130,6 +132,13 @@ func (p *pairing) line() *control.Peer { return control.NewPeer(p.keys, p.partne
 
 // pairMemo keeps a word in a file of the state directory.
 type pairMemo struct{ path string }
+
+func (n *node) memo() pairMemo { return pairMemo{filepath.Join(n.state, "pair")} }
+
+func (m pairMemo) exists() bool {
+	_, err := os.Stat(m.path)
+	return err == nil
+}
 
 // Read returns the word, "" when none was ever written.
 func (m pairMemo) Read() (string, error) {
