@@ -122,7 +122,7 @@ func (p *Peers) serve(w http.ResponseWriter, r *http.Request) {
 	w.Write(answer)
 }
 
-// Peer is the way to another node. It is safe for concurrent use.
+// Peer is the way to another node, for one goroutine.
 type Peer struct {
 	node   string
 	addrs  []netip.Addr
@@ -140,7 +140,7 @@ func NewPeer(keys *Keys, node string, addrs []netip.Addr) *Peer {
 	}}}
 }
 
-// Exchange sends the message to the node and returns its answer. One at a time.
+// Exchange sends the message to the node and returns its answer.
 func (p *Peer) Exchange(ctx context.Context, message []byte) (answer []byte, err error) {
 	for range p.addrs {
 		answer, err = p.post(ctx, p.addrs[p.last], message)

@@ -98,16 +98,14 @@ type Pair struct {
 	epoch   uint64 // of this process, at random: a message of another life is told by it
 	m       *Metrics
 
-	exchange sync.Mutex // one message at a time
-	hearing  sync.Mutex // one of the partner's at a time
+	hearing sync.Mutex // one of the partner's messages at a time
 
-	mu      sync.Mutex // of the rest
-	mode    mode
-	out     outgoing
-	in      incoming
-	soleAt  time.Duration // boot clock; 0: the crew has not said so
-	cause   error
-	differs bool // the partner has another plan
+	mu     sync.Mutex // of the rest
+	mode   mode
+	out    outgoing
+	in     incoming
+	soleAt time.Duration // boot clock; 0: the crew has not said so
+	cause  error
 }
 
 // outgoing is how far the partner knows us.
@@ -205,10 +203,9 @@ func (p *Pair) run(ctx context.Context) {
 	}
 }
 
-// beat tells the partner what it does not know yet, if there is something or it is time.
+// beat tells the partner what it does not know yet, if there is something or it is time. For
+// one goroutine.
 func (p *Pair) beat(ctx context.Context) {
-	p.exchange.Lock()
-	defer p.exchange.Unlock()
 	for n := 0; n < 64 && ctx.Err() == nil && p.one(ctx); n++ {
 	}
 }
@@ -387,9 +384,6 @@ func (p *Pair) hear(ctx context.Context, m letter) (r receipt, err error) {
 		return receipt{Refused: fmt.Sprintf("this node's partner is %s, not %s: do both have the same plan?", p.partner, m.From)}, nil
 	}
 	if ours := p.server.parts(); m.First && m.Parts != ours {
-		p.mu.Lock()
-		p.differs = true
-		p.mu.Unlock()
 		return receipt{Refused: fmt.Sprintf("the two nodes have different plans: %s here, %s there; give both the same plan and start them again", ours, m.Parts)}, nil
 	}
 	if !p.follows(at, m) {
@@ -429,7 +423,7 @@ func (p *Pair) follows(at moment, m letter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m.First {
-		p.in, p.differs = incoming{epoch: m.Epoch, session: m.Session}, false
+		p.in = incoming{epoch: m.Epoch, session: m.Session}
 		if p.soleAt = 0; p.mode == sole {
 			p.turn(at, alone)
 		}

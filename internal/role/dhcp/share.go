@@ -115,7 +115,8 @@ func (g *segment) enter(m mode) {
 			}
 			continue
 		}
-		if now := g.pool.keeps(b); now != (b.in == &g.pool.held || b.in == &g.pool.away) || now && b.theirs != (b.in == &g.pool.away) {
+		// One that is kept already stays where it is: its part decides that, not the mode.
+		if kept := b.in == &g.pool.held || b.in == &g.pool.away; kept != g.pool.keeps(b) {
 			b.in.remove(b)
 			g.pool.shelve(b)
 		}
