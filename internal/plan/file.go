@@ -159,9 +159,10 @@ type rawDHCP struct {
 }
 
 type rawResolver struct {
-	ask   []netip.AddrPort
-	cache int64
-	local []rawLocal
+	ask        []netip.AddrPort
+	cache      int64
+	clientRate int
+	local      []rawLocal
 }
 
 type rawLocal struct {
@@ -196,6 +197,7 @@ func (r *reader) read(v *value) rawPlan {
 	p.event = rawEvent{at: v.field("event"), devices: 2, sessions: 25}
 	p.napt = rawNAPT{at: v, use: 0.5}
 	p.resolver.cache = 64 << 20
+	p.resolver.clientRate = 300 // a page full of links asks some dozens
 	p.dhcp = rawDHCP{at: v.field("dhcp"), leases: "sqlite"}
 	p.rehearsal = rawRehearsal{doors: time.Minute, stay: 20 * time.Second, seed: 1}
 	r.fields(v, map[string]func(*value){
@@ -477,7 +479,8 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 			}
 			r.at(v, "not a resolver to ask", allowed, hint)
 		}),
-		"cache": r.cache(&d.cache),
+		"cache":       r.cache(&d.cache),
+		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

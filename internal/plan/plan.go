@@ -324,9 +324,10 @@ type Shared struct {
 
 // Resolver is what the plan says of name service.
 type Resolver struct {
-	Ask   []netip.AddrPort // resolvers to ask, in order of preference
-	Cache int64            // bytes
-	Names []Name           // of the event: nodes, gateways, services, reservations
+	Ask        []netip.AddrPort // resolvers to ask, in order of preference
+	Cache      int64            // bytes
+	ClientRate int              // queries per second of one client address
+	Names      []Name           // of the event: nodes, gateways, services, reservations
 }
 
 // Name is one of the event's own names.

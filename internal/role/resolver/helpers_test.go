@@ -20,11 +20,17 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 // noon is when a test begins that has a clock of its own.
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
+// What the tests' resolver gives each client: the plan's default, and the burst that goes with it.
+const (
+	clientRate  = 300
+	clientBurst = 1000
+)
+
 // hall is the resolver of gw1 with two segments and some names.
 func hall() Config {
 	name := func(fqdn, a string) plan.Name { return plan.Name{FQDN: fqdn, Addr: addr(a)} }
 	return Config{
-		Name: "gw1.yapc.example", Domain: "yapc.example", Cache: 4 << 20,
+		Name: "gw1.yapc.example", Domain: "yapc.example", Cache: 4 << 20, Rate: clientRate,
 		Clients: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/20"), netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("192.0.3.0/26")},
 		Names: []plan.Name{
 			name("gw1.yapc.example", "10.1.0.1"), name("gw1.yapc.example", "2001:db8:1::1"),
@@ -69,7 +75,7 @@ func (l *leaseTable) NameOf(a netip.Addr) (string, bool) {
 func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry()) }
 
 func newHandler(cfg Config, leases leaseNames) *handler {
-	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(), m: newMetrics()}
+	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(cfg.Rate), m: newMetrics()}
 }
 
 // question packs a query by the library.

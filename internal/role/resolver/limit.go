@@ -9,9 +9,8 @@ import (
 
 // What one client and all clients together may have.
 const (
-	clientRate   = 300.0 // queries per second; a page full of links asks some dozens
-	clientBurst  = 1000.0
-	slipRate     = 20.0 // truncated answers per second to a client over its rate
+	burstTime    = 10.0 / 3 // seconds of a client's rate that it may ask at once
+	slipRate     = 20.0     // truncated answers per second to a client over its rate
 	maxClients   = 1 << 16
 	clientShards = 16
 	maxWaiting   = 1 << 15 // questions waiting for an upstream, all clients together
@@ -39,6 +38,7 @@ func (c *client) idle() bool { return c.waiting == 0 && c.tcp == 0 && c.flights 
 
 // clients gives every client its share. Safe for concurrent use; bounded.
 type clients struct {
+	rate   float64 // queries per second of one
 	seed   maphash.Seed
 	shards [clientShards]struct {
 		mu sync.Mutex
@@ -50,8 +50,9 @@ type clients struct {
 	}
 }
 
-func newClients() *clients {
-	c := &clients{seed: maphash.MakeSeed()}
+// newClients gives each client rate queries per second.
+func newClients(rate int) *clients {
+	c := &clients{rate: float64(rate), seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].of = map[netip.Addr]*client{}
 	}
@@ -69,7 +70,7 @@ func (c *clients) with(addr netip.Addr, now time.Time, f func(*client)) bool {
 		if len(s.of) >= maxClients/clientShards && !forget(s.of, now) {
 			return false
 		}
-		x = &client{tokens: clientBurst, slips: slipRate, last: now}
+		x = &client{tokens: c.rate * burstTime, slips: slipRate, last: now}
 		s.of[addr] = x
 	}
 	f(x)
@@ -97,7 +98,7 @@ func forget(of map[netip.Addr]*client, now time.Time) bool {
 func (c *clients) query(addr netip.Addr, now time.Time) (p pass) {
 	p = dropped
 	c.with(addr, now, func(x *client) {
-		x.refill(now)
+		x.refill(now, c.rate)
 		switch {
 		case x.tokens >= 1:
 			x.tokens--
@@ -114,19 +115,19 @@ func (c *clients) query(addr netip.Addr, now time.Time) (p pass) {
 // the query may be worked on.
 func (c *clients) delay(addr netip.Addr, now time.Time) (wait time.Duration) {
 	c.with(addr, now, func(x *client) {
-		x.refill(now)
+		x.refill(now, c.rate)
 		x.tokens--
 		if x.tokens < 0 {
-			wait = min(time.Duration(-x.tokens/clientRate*float64(time.Second)), time.Second)
-			x.tokens = max(x.tokens, -clientRate)
+			wait = min(time.Duration(-x.tokens/c.rate*float64(time.Second)), time.Second)
+			x.tokens = max(x.tokens, -c.rate)
 		}
 	})
 	return wait
 }
 
-func (x *client) refill(now time.Time) {
+func (x *client) refill(now time.Time, rate float64) {
 	if d := now.Sub(x.last).Seconds(); d > 0 {
-		x.tokens = min(x.tokens+d*clientRate, clientBurst)
+		x.tokens = min(x.tokens+d*rate, rate*burstTime)
 		x.slips = min(x.slips+d*slipRate, slipRate)
 		x.last = now
 	}

@@ -14,7 +14,7 @@ func number(n int) netip.Addr {
 // TestNobodyTakesTheLastPlaces: whatever a few greedy clients take, one who comes later gets
 // its place; when all have left, all is free.
 func TestNobodyTakesTheLastPlaces(t *testing.T) {
-	c := newClients()
+	c := newClients(clientRate)
 	for what, x := range map[string]struct {
 		take func(netip.Addr, time.Time) bool
 		give func(netip.Addr, time.Time)
@@ -66,7 +66,7 @@ func (c *clients) shardOf(a netip.Addr) map[netip.Addr]*client {
 // TestTableOfClientsIsBounded: three times as many addresses as fit are all answered, and
 // those who have a place are not forgotten.
 func TestTableOfClientsIsBounded(t *testing.T) {
-	c := newClients()
+	c := newClients(clientRate)
 	for n := range 100 {
 		c.enter(number(n), noon)
 	}
@@ -103,7 +103,7 @@ func TestTableFullOfClientsAtWork(t *testing.T) {
 
 // TestTCPClientIsSlowedDown: over the rate it waits, for a second at most.
 func TestTCPClientIsSlowedDown(t *testing.T) {
-	c := newClients()
+	c := newClients(clientRate)
 	for n := range int(clientBurst) {
 		if d := c.delay(number(1), noon); d != 0 {
 			t.Fatalf("query %d waits %v", n, d)

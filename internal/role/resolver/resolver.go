@@ -30,6 +30,7 @@ type Config struct {
 	Ask     []netip.AddrPort // resolvers to ask, in order of preference
 	Names   []plan.Name      // the event's own
 	Cache   int64            // bytes
+	Rate    int              // queries per second of one client
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
@@ -68,7 +69,7 @@ type Server struct {
 func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Server {
 	s := &Server{cfg: cfg, net: system(), m: m, tell: tell, ready: make(chan struct{})}
 	cache := newCache(cfg.Cache)
-	clients := newClients()
+	clients := newClients(cfg.Rate)
 	s.upstream = newForwarder(cfg.Ask, func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
