@@ -70,9 +70,10 @@ func (f *flights) board(k *key, p passenger) {
 	case f.ctx == nil || f.ctx.Err() != nil,
 		x == nil && !f.clients.launch(p.from, p.since),
 		x != nil && (len(x.passengers) >= maxPassengers || x.late):
+		late := x != nil && x.late
 		f.mu.Unlock()
 		f.clients.leave(p.from, p.since)
-		if x == nil || !x.late {
+		if !late {
 			f.m.busy.Inc()
 		}
 		f.without(k, p)

@@ -23,6 +23,34 @@ type handler struct {
 	local    *local
 	clients  *clients
 	m        *Metrics
+	hot      *tally // of one goroutine, which adds it up now and then; nil: counted at once
+}
+
+// tally counts what happens to nearly every packet, so that the processors need not share a
+// counter for each.
+type tally struct{ udp, hits int }
+
+// count adds to m what has been counted since.
+func (t *tally) count(m *Metrics) {
+	m.udp.Add(float64(t.udp))
+	m.hits.Add(float64(t.hits))
+	*t = tally{}
+}
+
+func (h *handler) countUDP() {
+	if h.hot != nil {
+		h.hot.udp++
+		return
+	}
+	h.m.udp.Inc()
+}
+
+func (h *handler) countHit() {
+	if h.hot != nil {
+		h.hot.hits++
+		return
+	}
+	h.m.hits.Inc()
 }
 
 // handle works on one query of a client and appends the answer to out when there is one at
@@ -40,7 +68,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	}
 	size := 0xffff
 	if udp {
-		h.m.udp.Inc()
+		h.countUDP()
 		size = min(int(q.Size), ourSize)
 		switch h.clients.query(from, now) {
 		case truncated:
@@ -72,7 +100,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	switch e := h.cache.get(k); {
 	case e == nil:
 	case e.fresh(now):
-		h.m.hits.Inc()
+		h.countHit()
 		return e.appendTo(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
