@@ -187,7 +187,7 @@ func (e *entry) appendTo(out []byte, q *wire.DNSQuery, now time.Time, size int) 
 	rcode := int(flags & 0xf)
 	need := len(e.msg)
 	if q.EDNS {
-		need += wire.DNSOPTSize
+		need += q.OPTSize()
 	}
 	if need > size {
 		a := wire.BeginDNSAnswer(out, q, keep|wire.DNSFlagTC, rcode)
@@ -216,7 +216,7 @@ func (e *entry) appendTo(out []byte, q *wire.DNSQuery, now time.Time, size int) 
 	}
 	if q.EDNS {
 		binary.BigEndian.PutUint16(b[10:], binary.BigEndian.Uint16(b[10:])+1)
-		out = wire.AppendDNSOPT(out, ourSize, rcode, q.DO)
+		out = q.AppendOPT(out, ourSize, rcode)
 	}
 	return out
 }

@@ -22,6 +22,7 @@ type handler struct {
 	cache    *cache
 	local    *local
 	clients  *clients
+	baker    *baker
 	m        *Metrics
 	hot      *tally // of one goroutine, which adds it up now and then; nil: counted at once
 }
@@ -70,7 +71,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	if udp {
 		h.countUDP()
 		size = min(int(q.Size), ourSize)
-		switch h.clients.query(from, now) {
+		switch h.clients.query(from, h.baker.bake(q, from, now), now) {
 		case truncated:
 			h.m.limited.Inc()
 			return refuse(out, q, wire.DNSFlagTC, wire.DNSNoError), answer
@@ -79,6 +80,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 			return out, ignore
 		}
 	} else {
+		h.baker.bake(q, from, now)
 		h.m.tcp.Inc()
 	}
 	if q.Opcode() != 0 { // before its form: an UPDATE has other sections (RFC 2136 section 2)

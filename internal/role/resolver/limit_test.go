@@ -61,7 +61,7 @@ func TestTableOfClientsIsFull(t *testing.T) {
 		c.enter(number(n), noon)
 	}
 	for n := range 3 * maxClients {
-		if p := c.query(number(1000+n), noon.Add(time.Duration(n)*time.Microsecond)); p != allowed {
+		if p := c.query(number(1000+n), false, noon.Add(time.Duration(n)*time.Microsecond)); p != allowed {
 			t.Fatalf("client %d: %v", n, p)
 		}
 	}

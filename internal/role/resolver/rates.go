@@ -50,9 +50,12 @@ func newRates(rate int) *rates {
 	}
 }
 
-// of is the client's slot.
-func (r *rates) of(addr netip.Addr, at int64) *slot {
+// of is the client's slot. known tells that it is the client, and nobody in its name.
+func (r *rates) of(addr netip.Addr, known bool, at int64) *slot {
 	h := maphash.Comparable(r.seed, addr)
+	if known {
+		h = h<<32 | h>>32
+	}
 	tag, set := h|1, r.slots[h>>32%(maxClients/ways)*ways:][:ways]
 	oldest, since := 0, int64(1<<63-1)
 	for i := range set {
@@ -76,10 +79,11 @@ func (r *rates) of(addr netip.Addr, at int64) *slot {
 	return s
 }
 
-// query takes one query from the client's rate.
-func (r *rates) query(addr netip.Addr, now time.Time) pass {
+// query takes one query from the client's rate. A client that is known to be itself, by its
+// cookie, has a share of its own beside that of its mere address.
+func (r *rates) query(addr netip.Addr, known bool, now time.Time) pass {
 	at := int64(now.Sub(r.base))
-	s := r.of(addr, at)
+	s := r.of(addr, known, at)
 	switch {
 	case take(&s.due, at, r.step, r.burst):
 		return allowed
@@ -107,7 +111,7 @@ func take(due *atomic.Int64, at, step, burst int64) bool {
 // the query may be worked on, a second at most.
 func (r *rates) delay(addr netip.Addr, now time.Time) time.Duration {
 	at := int64(now.Sub(r.base))
-	s := r.of(addr, at)
+	s := r.of(addr, true, at) // it has shaken hands
 	next := min(max(s.due.Load(), at)+r.step, at+r.burst+int64(time.Second))
 	s.due.Store(next)
 	return time.Duration(max(next-at-r.burst, 0))

@@ -74,7 +74,7 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
 	s.flights = newFlights(cache, s.upstream, clients, m)
-	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, m: m}
+	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), m: m}
 	return s
 }
 
