@@ -22,6 +22,7 @@ type handler struct {
 	cache    *cache
 	local    *local
 	clients  *clients
+	top      *top
 	m        *Metrics
 }
 
@@ -45,9 +46,11 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		switch h.clients.query(from, now) {
 		case truncated:
 			h.m.limited.Inc()
+			h.top.note(nil, from)
 			return refuse(out, q, wire.DNSFlagTC, wire.DNSNoError), answer
 		case dropped:
 			h.m.dropped.Inc()
+			h.top.note(nil, from)
 			return out, ignore
 		}
 	} else {
@@ -66,6 +69,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		return refuse(out, q, 0, rcode), answer
 	}
 	k.set(q)
+	h.top.note(k, from)
 	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
 		return h.missed(out, q, k, size)
 	}

@@ -74,7 +74,7 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
 	s.flights = newFlights(cache, s.upstream, clients, m)
-	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, m: m}
+	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, top: newTop(), m: m}
 	return s
 }
 
@@ -104,6 +104,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.flights.start(ctx, &all)
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
+	all.Go(func() { s.handler.top.run(ctx) })
 	for _, u := range listeners.packets {
 		all.Go(func() { fail(s.serveUDP(u)) })
 	}
