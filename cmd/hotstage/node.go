@@ -39,9 +39,10 @@ type node struct {
 	registry *prometheus.Registry
 	events   *eventLog
 	dhcp     atomic.Pointer[dhcp.Server] // the running one, nil before the first
-	keys     string                      // directory of the event's keys
-	pair     *pairing                    // nil without
-	alone    bool                        // leases stay on this node, whatever the plan says
+	resolver atomic.Pointer[resolver.Server]
+	keys     string   // directory of the event's keys
+	pair     *pairing // nil without
+	alone    bool     // leases stay on this node, whatever the plan says
 }
 
 // newNode configures everything the node has in the plan and starts nothing. With alone it
@@ -116,7 +117,11 @@ func (n *node) addServices() error {
 			return fmt.Errorf("configure resolver: %w", err)
 		}
 		m := resolver.NewMetrics(n.registry)
-		return n.group.Add("resolver", func() (task.Task, error) { return resolver.New(cfg, n, m, n.events.tell), nil }, "segment")
+		return n.group.Add("resolver", func() (task.Task, error) {
+			s := resolver.New(cfg, n, m, n.events.tell)
+			n.resolver.Store(s)
+			return s, nil
+		}, "segment")
 	}
 	return nil
 }
@@ -198,6 +203,7 @@ func (n *node) handler() http.Handler {
 	mux.Handle("GET /leases", control.JSON(func() any { return n.leases() }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
 	n.pairHandlers(mux)
+	n.dnsHandlers(mux)
 	return mux
 }
 
