@@ -163,6 +163,7 @@ type rawResolver struct {
 	cache      int64
 	clientRate int
 	local      []rawLocal
+	block      []rawBlock
 }
 
 type rawLocal struct {
@@ -481,6 +482,7 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		}),
 		"cache":       r.cache(&d.cache),
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
+		"block":       r.block(&d.block),
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

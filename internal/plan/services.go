@@ -48,6 +48,7 @@ func (d *deriver) services() {
 	}
 	d.plan.NTP.Sources = d.raw.ntp
 	d.names()
+	d.blocks()
 }
 
 // reachable finds services that devices of the segment would ask in vain.

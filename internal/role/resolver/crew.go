@@ -179,7 +179,12 @@ func (s *Server) await(ctx context.Context, k *key, q wire.DNSQuery, from netip.
 func (h *handler) origin(f *Found, k *key, now time.Time) {
 	e := h.cache.get(k)
 	switch {
-	case k.n == 0 || e == nil:
+	case k.n == 0:
+		return
+	case e == nil:
+		if h.local.blocked(k.name()) != nil {
+			f.From = FromBlock
+		}
 		return
 	case e.fresh(now):
 		f.From, f.Left = FromCache, e.ttl-now.Sub(e.stored)

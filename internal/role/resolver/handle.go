@@ -88,6 +88,14 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 // missed answers what needs no asking.
 func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte, verdict) {
 	start := len(out)
+	if apex := h.local.blocked(k.name()); apex != nil {
+		h.m.blocked.Inc()
+		reply := h.local.deny(out, q, apex, size)
+		if len(reply)-start > size {
+			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNXDomain)
+		}
+		return reply, answer
+	}
 	if reply, ours := h.local.answer(out, q, k.name()); ours {
 		h.m.own.Inc()
 		if len(reply)-start > size {

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	udp, tcp                        prometheus.Counter
 	hits, own, asked, stale, failed prometheus.Counter
+	blocked                         prometheus.Counter
 	malformed, foreign, limited     prometheus.Counter
 	dropped, refused, busy          prometheus.Counter
 	cacheEntries, cacheBytes        prometheus.Gauge
@@ -34,7 +35,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	buckets := []float64{.001, .002, .005, .01, .02, .05, .1, .2, .4, .8, 1.6, 3.2, 5}
 	m := &Metrics{
 		udp: queries.WithLabelValues("udp"), tcp: queries.WithLabelValues("tcp"),
-		hits: answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), asked: answers.WithLabelValues("asked"),
+		hits: answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), blocked: answers.WithLabelValues("block"), asked: answers.WithLabelValues("asked"),
 		stale: answers.WithLabelValues("stale"), failed: answers.WithLabelValues("failed"),
 		malformed: drops.WithLabelValues("malformed"), foreign: drops.WithLabelValues("foreign"), limited: drops.WithLabelValues("client-rate-truncated"),
 		dropped: drops.WithLabelValues("client-rate"), refused: drops.WithLabelValues("refused"), busy: drops.WithLabelValues("busy"),

@@ -31,6 +31,7 @@ type Config struct {
 	Names   []plan.Name      // the event's own
 	Cache   int64            // bytes
 	Rate    int              // queries per second of one client
+	Block   []string         `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
