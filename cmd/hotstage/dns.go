@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hotstage/hotstage/internal/control"
+	"github.com/hotstage/hotstage/internal/fact"
 	"github.com/hotstage/hotstage/internal/role/resolver"
 )
 
@@ -23,6 +24,7 @@ type dnsVerb struct {
 	Top    dnsTopVerb    `cmd:"" help:"Which names are asked for most, and which clients ask most."`
 	Flush  dnsFlushVerb  `cmd:"" help:"Drop cached answers: of a name and all below it, or all."`
 	Lookup dnsLookupVerb `cmd:"" help:"Ask as an attendee would, and see where the answer comes from."`
+	Log    dnsLogVerb    `cmd:"" help:"The last queries of the sample that the plan has logged."`
 }
 
 type dnsTopVerb struct {
@@ -204,6 +206,46 @@ func whence(f resolver.Found) string {
 	return "by this node itself"
 }
 
+type dnsLogVerb struct {
+	Find   string `arg:"" optional:"" help:"A client's address, or a name; what is below it is shown too."`
+	N      int    `short:"n" name:"number" default:"50" help:"How many, up to 100000."`
+	State  string `default:"/var/lib/hotstage" type:"path" help:"The node's state directory."`
+	Output string `short:"o" enum:"text,json" default:"text" help:"text or json."`
+}
+
+// mostLogged bounds one answer of the log; it is about 15 MB.
+const mostLogged = 100_000
+
+// Help is shown by hotstage dns log --help.
+func (*dnsLogVerb) Help() string {
+	return `The plan says which share of the queries is kept: resolver: {log: 10%}; by default none is. It says who
+asked for what: show it to nobody who need not know, and turn it off when the fault is found.
+
+Examples: hotstage dns log; hotstage dns log 10.53.0.80 -n 20; hotstage dns log example.com -o json`
+}
+
+// Run prints the last queries, the newest last.
+func (v *dnsLogVerb) Run(s *screen) error {
+	if v.N < 1 || v.N > mostLogged {
+		return fmt.Errorf("dns log: -n %d is not a number of lines; allowed: 1 to %d", v.N, mostLogged)
+	}
+	ctx, stop := context.WithTimeout(context.Background(), askTimeout)
+	defer stop()
+	var all []fact.Query
+	if err := fetch(ctx, v.State, "dns/log?"+url.Values{"n": {strconv.Itoa(v.N)}, "find": {v.Find}}.Encode(), &all); err != nil {
+		return fmt.Errorf("dns log: %w", err)
+	}
+	if v.Output == "json" {
+		return encode(s.out, all)
+	}
+	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "TIME\tCLIENT\tTYPE\tNAME\tANSWER\tFROM\tTOOK")
+	for _, q := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%v\n", q.Time.Local().Format("01-02 15:04:05.000"), q.Client, q.Type, q.Name, q.Rcode, q.From, q.Took.Round(100*time.Microsecond))
+	}
+	return w.Flush()
+}
+
 // order is fetch for a deed.
 func order(ctx context.Context, state, what string, dst any) error {
 	return reachable(control.Order(ctx, state, what, dst), state)
@@ -241,6 +283,16 @@ func (n *node) dnsHandlers(mux *http.ServeMux) {
 	on("GET /dns/top", func(s *resolver.Server, r *http.Request) (any, error) {
 		lines, err := strconv.Atoi(r.FormValue("n"))
 		return s.Top(min(lines, mostTop)), err
+	})
+	on("GET /dns/log", func(_ *resolver.Server, r *http.Request) (any, error) {
+		lines, err := strconv.Atoi(r.FormValue("n"))
+		if err != nil {
+			return nil, err
+		}
+		if n.queries == nil {
+			return nil, errors.New("this node logs no queries; the plan turns it on: resolver: {log: 10%}")
+		}
+		return n.queries.Last(r.Context(), min(lines, mostLogged), r.FormValue("find"))
 	})
 	on("POST /dns/flush", func(s *resolver.Server, r *http.Request) (any, error) { return s.Flush(r.FormValue("name")) })
 	on("GET /dns/lookup", func(s *resolver.Server, r *http.Request) (any, error) {

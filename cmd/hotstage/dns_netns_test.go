@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hotstage/hotstage/internal/fact"
 	"github.com/hotstage/hotstage/internal/role/resolver"
 	"github.com/hotstage/hotstage/internal/testnet"
 	"github.com/miekg/dns"
@@ -17,6 +19,10 @@ import (
 func TestDNSOfANode(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t)
+	src := strings.Replace(onePlan, "recursion: [192.0.2.1]", "recursion: [192.0.2.1], log: 100%, block: [ads.example.net]", 1)
+	if err := os.WriteFile(g.file, []byte(src), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	g.start(t)
 	verb := func(want string, args ...string) string {
 		t.Helper()
@@ -48,8 +54,21 @@ func TestDNSOfANode(t *testing.T) {
 	}
 	verb(`^0 answers for example.net and below dropped`, "flush", "example.net")
 	verb(`for all names dropped`, "flush", "--all")
+	verb(`^x.ads.example.net A: NXDOMAIN aa rd ra, blocked by the plan\nbecause: Blocked \(extended error 15\) by the event's network\n`, "lookup", "x.ads.example.net")
+	time.Sleep(500 * time.Millisecond) // the log is written five times a second
+	verb(`(?m)^[0-9-]+ [0-9:.]+ +127.0.0.1 +A +x.ads.example.net +NXDOMAIN +block +0s$`, "log", "ads.example.net")
+	var logged []fact.Query
+	if err := json.Unmarshal([]byte(verb("asked", "log", "-o", "json")), &logged); err != nil || len(logged) != 23 || logged[1].From != resolver.FromAsked {
+		t.Errorf("%v, %d queries in the log: %+v", err, len(logged), logged)
+	}
+	if info, err := os.Stat(queriesFile(g.state)); err != nil || info.Size() == 0 {
+		t.Errorf("the log's file: %v, %v", info, err)
+	}
 	// An answer that is none ends with 1, for scripts.
 	if out, _, code := output(t, "dns", "lookup", "example.net", "AXFR", "--state", g.state); code != 1 || !strings.Contains(out, "REFUSED") {
 		t.Errorf("a transfer: exit %d, %s", code, out)
+	}
+	if err := g.end(t, os.Interrupt); err != nil {
+		t.Errorf("%v\n%s", err, g.log.String())
 	}
 }

@@ -23,6 +23,7 @@ type handler struct {
 	local    *local
 	clients  *clients
 	top      *top
+	log      *queryLog // nil without
 	m        *Metrics
 }
 
@@ -71,18 +72,33 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	k.set(q)
 	h.top.note(k, from)
 	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
-		return h.missed(out, q, k, size)
+		return h.uncached(out, q, k, size, from, now)
 	}
 	switch e := h.cache.get(k); {
 	case e == nil:
 	case e.fresh(now):
 		h.m.hits.Inc()
+		h.log.note(k, from, FromCache, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
+		h.log.note(k, from, FromStale, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	}
-	return h.missed(out, q, k, size)
+	return h.uncached(out, q, k, size, from, now)
+}
+
+// uncached is missed, and logs what it answers.
+func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr, now time.Time) ([]byte, verdict) {
+	reply, v := h.missed(out, q, k, size)
+	if v == answer && h.log != nil {
+		where := FromOwn
+		if h.local.blocked(k.name()) != nil {
+			where = FromBlock
+		}
+		h.log.note(k, from, where, int(reply[len(out)+3]&0xf), 0, now)
+	}
+	return reply, v
 }
 
 // missed answers what needs no asking.

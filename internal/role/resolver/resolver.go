@@ -31,6 +31,7 @@ type Config struct {
 	Names   []plan.Name      // the event's own
 	Cache   int64            // bytes
 	Rate    int              // queries per second of one client
+	Log     float64          `json:",omitempty"` // share of the queries that is logged, 0 to 1
 	Block   []string         `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
@@ -106,6 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
 	all.Go(func() { s.handler.top.run(ctx) })
+	all.Go(func() { s.handler.log.run(ctx) })
 	for _, u := range listeners.packets {
 		all.Go(func() { fail(s.serveUDP(u)) })
 	}

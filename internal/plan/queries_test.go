@@ -49,3 +49,22 @@ func TestBlock(t *testing.T) {
 		}
 	}
 }
+
+func TestQueryLog(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want float64
+		says string
+	}{
+		{"off", 0, ""}, {"10%", .1, ""}, {"0.1%", .001, ""}, {"100%", 1, ""},
+		{"on", 0, "not a share of the queries"}, {"0%", 0, "not a share of the queries"}, {"10", 0, "not a share of the queries"}, {"[10%]", 0, "not a share of the queries"},
+	} {
+		p, _, faults := Parse([]byte(base+"resolver: {log: "+c.text+"}\n"), nil)
+		switch {
+		case c.says == "" && (p == nil || p.Resolver.Log != c.want):
+			t.Errorf("%s: %v", c.text, faults)
+		case c.says != "" && (p != nil || len(faults) != 1 || faults[0].Words != c.says || !strings.HasPrefix(faults[0].Allowed, "off, or")):
+			t.Errorf("%s: %v", c.text, faults)
+		}
+	}
+}

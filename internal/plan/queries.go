@@ -64,3 +64,19 @@ func (b rawBlock) covering(all []rawBlock) string {
 
 // within tells whether the name is the domain or lies below it.
 func within(name, domain string) bool { return name == domain || strings.HasSuffix(name, "."+domain) }
+
+// queryLog reads which share of the queries is logged.
+func (r *reader) queryLog(dst *float64) func(*value) {
+	return func(v *value) {
+		if v.kind == scalar && v.text == "off" {
+			*dst = 0
+			return
+		}
+		before := len(r.faults)
+		r.share(dst)(v)
+		if len(r.faults) > before {
+			f := &r.faults[len(r.faults)-1]
+			f.Words, f.Allowed = "not a share of the queries", "off, or a share from 0.1% to 100%, such as 10%"
+		}
+	}
+}
