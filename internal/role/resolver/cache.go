@@ -224,9 +224,8 @@ func (e *entry) appendTo(out []byte, q *wire.DNSQuery, now time.Time, size int) 
 
 // cache keeps answers up to a number of bytes. Safe for concurrent use.
 type cache struct {
-	seed    maphash.Seed
-	shards  [shardCount]shard
-	flushed func(apex []byte) // told of each flush, when not nil; it must not block
+	seed   maphash.Seed
+	shards [shardCount]shard
 }
 
 func newCache(bytes int64) *cache {

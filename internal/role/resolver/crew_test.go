@@ -185,3 +185,24 @@ func TestFlushByName(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 }
+
+// FuzzCheckQuestion: what passes can be asked for, and every answer can be read.
+func FuzzCheckQuestion(f *testing.F) {
+	for _, s := range [][2]string{{"www.example.net", ""}, {"10.1.0.1", ""}, {"fe80::1%eth0", "PTR"}, {".", "NS"}, {"gw1.yapc.example.", "ANY"}, {"a\\.b", "TYPE65535"}, {"\x00.\xff", "OPT"}, {"x.ads.example.net", "AXFR"}} {
+		f.Add(s[0], s[1])
+	}
+	s := New(blocking(), nil, newMetrics(), func(fact.Event) {}) // does not run: who cannot wait is told SERVFAIL
+	f.Fuzz(func(t *testing.T, name, typ string) {
+		n, qtype, err := CheckQuestion(name, typ)
+		if err != nil {
+			return
+		}
+		found, err := s.Lookup(t.Context(), n, qtype)
+		if err != nil || found.Rcode == "" || found.Type == "" {
+			t.Errorf("%q %q: %v, %+v", name, typ, err, found)
+		}
+		if _, err := s.Flush(n); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	})
+}

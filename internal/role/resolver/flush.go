@@ -3,16 +3,13 @@ package resolver
 import "strings"
 
 // flush drops the answers for the name, on the wire in lower case, and for all names below
-// it; the root's are all. It returns how many there were, and tells flushed.
+// it; the root's are all. It returns how many there were.
 func (c *cache) flush(apex []byte) (dropped int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		dropped += s.flush(string(apex))
 		s.mu.Unlock()
-	}
-	if c.flushed != nil {
-		c.flushed(apex)
 	}
 	return dropped
 }
