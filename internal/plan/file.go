@@ -163,6 +163,8 @@ type rawResolver struct {
 	cache      int64
 	clientRate int
 	local      []rawLocal
+	block      []rawBlock
+	log        float64
 }
 
 type rawLocal struct {
@@ -481,6 +483,8 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		}),
 		"cache":       r.cache(&d.cache),
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
+		"block":       r.block(&d.block),
+		"log":         r.queryLog(&d.log),
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

@@ -79,8 +79,10 @@ func (e *entry) stale(now time.Time) bool {
 // held tells whether asking failed a moment ago, so that stale is served at once.
 func (e *entry) held(now time.Time) bool { return int64(now.Sub(e.stored)) < e.hold.Load() }
 
+func (e *entry) rcode() int { return int(e.msg[3] & 0xf) }
+
 func (e *entry) good() bool {
-	rcode := e.msg[3] & 0xf
+	rcode := e.rcode()
 	return rcode == wire.DNSNoError || rcode == wire.DNSNXDomain
 }
 

@@ -23,6 +23,8 @@ type handler struct {
 	local    *local
 	clients  *clients
 	baker    *baker
+	top      *top
+	log      *queryLog // nil without
 	m        *Metrics
 	hot      *tally // of one goroutine, which adds it up now and then; nil: counted at once
 }
@@ -74,9 +76,11 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		switch h.clients.query(from, h.baker.bake(q, from, now), now) {
 		case truncated:
 			h.m.limited.Inc()
+			h.top.note(nil, from)
 			return refuse(out, q, wire.DNSFlagTC, wire.DNSNoError), answer
 		case dropped:
 			h.m.dropped.Inc()
+			h.top.note(nil, from)
 			return out, ignore
 		}
 	} else {
@@ -96,24 +100,48 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		return refuse(out, q, 0, rcode), answer
 	}
 	k.set(q)
+	h.top.note(k, from)
 	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
-		return h.missed(out, q, k, size)
+		return h.uncached(out, q, k, size, from, now)
 	}
 	switch e := h.cache.get(k); {
 	case e == nil:
 	case e.fresh(now):
 		h.countHit()
+		h.log.note(k, from, FromCache, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
+		h.log.note(k, from, FromStale, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	}
-	return h.missed(out, q, k, size)
+	return h.uncached(out, q, k, size, from, now)
+}
+
+// uncached is missed, and logs what it answers.
+func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr, now time.Time) ([]byte, verdict) {
+	reply, v := h.missed(out, q, k, size)
+	if v == answer && h.log != nil {
+		where := FromOwn
+		if h.local.blocked(k.name()) != nil {
+			where = FromBlock
+		}
+		h.log.note(k, from, where, int(reply[len(out)+3]&0xf), 0, now)
+	}
+	return reply, v
 }
 
 // missed answers what needs no asking.
 func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte, verdict) {
 	start := len(out)
+	if apex := h.local.blocked(k.name()); apex != nil {
+		h.m.blocked.Inc()
+		reply := h.local.deny(out, q, apex, size)
+		if len(reply)-start > size {
+			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNXDomain)
+		}
+		return reply, answer
+	}
 	if reply, ours := h.local.answer(out, q, k.name()); ours {
 		h.m.own.Inc()
 		if len(reply)-start > size {

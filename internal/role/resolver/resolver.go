@@ -31,6 +31,8 @@ type Config struct {
 	Names   []plan.Name      // the event's own
 	Cache   int64            // bytes
 	Rate    int              // queries per second of one client
+	Log     float64          `json:",omitempty"` // share of the queries that is logged, 0 to 1
+	Block   []string         `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
@@ -74,7 +76,7 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
 	s.flights = newFlights(cache, s.upstream, clients, m)
-	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), m: m}
+	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), top: newTop(), m: m}
 	return s
 }
 
@@ -104,6 +106,8 @@ func (s *Server) Run(ctx context.Context) error {
 	s.flights.start(ctx, &all)
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
+	all.Go(func() { s.handler.top.run(ctx) })
+	all.Go(func() { s.handler.log.run(ctx) })
 	for _, u := range listeners.packets {
 		all.Go(func() { fail(s.serveUDP(u)) })
 	}
