@@ -1,0 +1,104 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// runEcho answers every packet with itself, marked as a response: the least that a DNS server
+// in Go can do with the system calls of ours. It has a socket for each processor.
+func runEcho(ctx context.Context, addr string) error {
+	var all sync.WaitGroup
+	var conns []*net.UDPConn
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(e, err)
+	}}
+	failed := make(chan error, runtime.NumCPU())
+	for range runtime.NumCPU() {
+		c, err := shared.ListenPacket(ctx, "udp4", addr)
+		if err != nil {
+			return fmt.Errorf("echo: %w", err)
+		}
+		u := c.(*net.UDPConn)
+		conns = append(conns, u)
+		all.Go(func() {
+			if err := echoOn(u); err != nil {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	all.Wait()
+	return err
+}
+
+const echoBatch = 64
+
+// echoOn serves one socket until it is closed.
+func echoOn(u *net.UDPConn) error {
+	if err := u.SetReadBuffer(4 << 20); err != nil {
+		return err
+	}
+	c := ipv4.NewPacketConn(u)
+	in := make([]ipv4.Message, echoBatch)
+	for i := range in {
+		in[i].Buffers = [][]byte{make([]byte, 2048)}
+	}
+	for {
+		for i := range in {
+			in[i].Buffers[0] = in[i].Buffers[0][:2048]
+		}
+		n, err := c.ReadBatch(in, 0)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range in[:n] {
+			b := in[i].Buffers[0][:in[i].N]
+			if len(b) > 2 {
+				b[2] |= 0x80
+			}
+			in[i].Buffers[0] = b
+		}
+		for sent := 0; sent < n; {
+			k, err := c.WriteBatch(in[sent:n], 0)
+			if err != nil {
+				k = 1
+			}
+			sent += k
+		}
+	}
+}
+
+// awaitEcho waits until the echo answers.
+func (s *stage) awaitEcho() error {
+	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+		r, err := s.probe(load{from: clientAddr, rate: 100, most: 50 * time.Millisecond, wait: 200 * time.Millisecond, ports: 1})
+		if err == nil && r.lost < r.sent {
+			return nil
+		}
+	}
+	return fmt.Errorf("the echo does not answer\n%s", s.procs[0].Log())
+}
