@@ -39,8 +39,8 @@ func (h *Hotstage) Plan(text string) error {
 	return err
 }
 
-// shown is what the program makes of the plan.
-func (h *Hotstage) shown() (s struct {
+// shown is what the program makes of a plan.
+type shown struct {
 	Nodes []struct {
 		Name        string
 		Attachments []struct {
@@ -48,7 +48,13 @@ func (h *Hotstage) shown() (s struct {
 			IPv4   netip.Prefix
 		}
 	}
-}, err error) {
+	Segments []struct {
+		Name    string
+		Service []netip.Addr
+	}
+}
+
+func (h *Hotstage) shown() (s shown, err error) {
 	text, err := exec.Command(h.Program, "show", h.plan, "-o", "json").CombinedOutput()
 	if err != nil {
 		return s, fmt.Errorf("show the plan: %w\n%s", err, text)
@@ -74,6 +80,22 @@ func (h *Hotstage) Addr(node, device string) (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("the plan gives node %s no address on %s", node, device)
+}
+
+// Service is the segment's service address for IPv4.
+func (h *Hotstage) Service(segment string) (netip.Addr, error) {
+	s, err := h.shown()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, g := range s.Segments {
+		for _, a := range g.Service {
+			if g.Name == segment && a.Is4() {
+				return a, nil
+			}
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("this program's plan has no service address for two resolvers in a segment")
 }
 
 // Start runs a node of the plan in the namespace.

@@ -14,8 +14,8 @@ import (
 // Unbound is how an unbound is set up: as sites do, with what it needs to use two processors.
 type Unbound struct {
 	Listen  []string // "10.64.0.1@53"
-	Hints   string   // the root's address; without, it knows Local alone
-	Local   []string // records that it knows itself
+	Hints   string   // file of the root's address; "" when Lines hold all that it knows
+	Lines   []string // more of its server section
 	Threads int
 	Cache   int // MiB of each of its caches, 64 when 0
 }
@@ -38,8 +38,8 @@ func (u Unbound) Start(ns *kernel.Namespace, dir string) (*Process, error) {
 	if u.Hints != "" {
 		fmt.Fprintf(&b, "  root-hints: %q\n", u.Hints)
 	}
-	for _, l := range u.Local {
-		fmt.Fprintf(&b, "  local-data: %q\n", l)
+	for _, l := range u.Lines {
+		fmt.Fprintf(&b, "  %s\n", l)
 	}
 	b.WriteString("remote-control:\n  control-enable: no\n")
 	file := filepath.Join(dir, "unbound.conf")
