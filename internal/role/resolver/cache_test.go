@@ -240,19 +240,13 @@ func TestReturningNameIsKept(t *testing.T) {
 // TestCacheMemory: the heap grows by what the cache says it takes, within a fifth.
 func TestCacheMemory(t *testing.T) {
 	const limit = 16 << 20
-	heap := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	before := heap()
+	before := inUse()
 	c := newCache(limit)
 	for i := range 100000 { // more than fit, so that names are remembered, too
 		name := fmt.Sprintf("host%d.example.net", i)
 		c.put(cached(t, noon, response(t, name, dns.TypeA, 0, name+". 300 IN CNAME a.cdn.example.", "a.cdn.example. 60 IN A 192.0.2.1", "a.cdn.example. 60 IN A 192.0.2.2")))
 	}
-	grown := int64(heap() - before)
+	grown := int64(inUse() - before)
 	entries, _ := c.used()
 	t.Logf("%d answers, heap %.1f MiB for %d MiB: %d bytes each", entries, float64(grown)/(1<<20), limit>>20, grown/int64(entries))
 	if grown > limit*6/5 {
