@@ -7,13 +7,15 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin kea-dhcp4-server ndisc6 \
                bind9-dnsutils unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
                mariadb-server-core mariadb-client-core
+# What the resolver is measured beside, and the tools that do it; not needed by tests.
+PEERS       := dnsdist dnsperf keepalived knot-resolver nsd pdns-recursor unbound
 # Debian's cloud kernel, which has what the kernel at hand may lack; see testnet.KernelDir.
 KERNEL      := /var/cache/hotstage/kernel
 TOOL        := go tool -modfile=tools/go.mod
 
 REPORT      ?= report
 
-.PHONY: build rehearse check test packages golden fuzz bench bench-dhcp pictures help
+.PHONY: build rehearse check test packages bench-packages golden fuzz bench bench-dhcp bench-dns bench-failover pictures help
 build: ## build bin/hotstage, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/hotstage ./cmd/hotstage
 
@@ -28,18 +30,26 @@ check: ## the fast loop: format, vet, staticcheck, tidiness, dead code, unit tes
 	@dead=$$($(TOOL) deadcode -test ./...); [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
 	CGO_ENABLED=1 go test -race -short ./...
 
-packages: ## install what the tests judge with (Debian, as root)
-	@command -v apt-get >/dev/null || { echo 'make test needs Debian or a system with: $(PACKAGES)'; exit 1; }
-	@missing=; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+# install puts Debian's packages of a list on the machine, without starting what they bring.
+define install
+	@command -v apt-get >/dev/null || { echo 'this needs Debian or a system with: $(1)'; exit 1; }
+	@missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing:$$missing"; apt-get update -qq && \
 	  if [ ! -e /usr/sbin/policy-rc.d ]; then printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; ours=1; fi; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; rc=$$?; \
 	  [ -z "$$ours" ] || rm -f /usr/sbin/policy-rc.d; exit $$rc; fi
+endef
+
+packages: ## install what the tests judge with (Debian, as root)
+	$(call install,$(PACKAGES))
 	@if ! ls $(KERNEL)/boot/vmlinuz-*-cloud-amd64 >/dev/null 2>&1; then \
 	  apt-get update -qq; image=$$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/{print $$2; exit}'); \
 	  echo "unpacking $$image into $(KERNEL)"; got=$$(mktemp -d) && chmod 755 $$got && (cd $$got && apt-get download -qq $$image >/dev/null) && \
 	  mkdir -p $(KERNEL) && dpkg -x $$got/*.deb $(KERNEL); rc=$$?; rm -rf $$got; exit $$rc; fi
+
+bench-packages: ## install what the resolver is measured beside (Debian, as root)
+	$(call install,$(PEERS))
 
 test: packages ## everything: installs what it needs, a skip is a failure
 	$(MAKE) check
@@ -60,6 +70,13 @@ PART        ?= disk,mysql,cost
 bench-dhcp: build packages ## our DHCP server beside Kea's, in one run; on a quiet machine, 30 minutes; PART=disk, mysql or cost alone
 	go run ./bench/dhcp -hotstage bin/hotstage -part $(PART)
 
+# More flags for either: FLAGS='-part cached -trials 1 -json dns.json'.
+bench-dns: build bench-packages ## our resolver beside unbound, dnsdist, pdns-recursor and kresd, in one run; on a quiet machine, 25 minutes
+	go run ./bench/dns -hotstage bin/hotstage $(FLAGS)
+
+bench-failover: build bench-packages ## a backend and the service address's holder die: ours beside dnsdist and keepalived; 12 minutes
+	go run ./bench/failover -hotstage bin/hotstage $(FLAGS)
+
 pictures: build ## draw doc's pictures anew: the diagram, and a rehearsal's report (needs chromium)
 	bin/hotstage show examples/yapc2013.yaml diagram -o svg >doc/yapc2013.svg
 	bin/hotstage rehearse examples/yapc2013.yaml --kill gw1@25s --report $(REPORT)
@@ -68,4 +85,4 @@ pictures: build ## draw doc's pictures anew: the diagram, and a rehearsal's repo
 	  rc=$$?; rm -rf $$profile; exit $$rc
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t16

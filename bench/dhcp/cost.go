@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/hotstage/hotstage/bench/rig"
 )
 
 // perSegment is how many leases one segment of the cost's plan has at most; a node's part of
@@ -18,7 +20,7 @@ const perSegment = 250_000
 // and to start with them.
 func (b *bench) cost() error {
 	fmt.Print("\ncost by the number of leases, 512 clients at once\n\n")
-	sizes, all := []int{1_000, 10_000, 100_000, 1_000_000}, results{}
+	sizes, all := []int{1_000, 10_000, 100_000, 1_000_000}, b.report.Part("cost")
 	var names []string
 	for _, n := range sizes {
 		names = append(names, fmt.Sprint(n))
@@ -33,16 +35,16 @@ func (b *bench) cost() error {
 			}
 		}
 	}
-	all.print(names)
-	start := median(all["start: until the first ACK, s"]["100000"])
-	bar("dhcp-start-with-100000-leases-seconds", start, "1", start < 1)
-	growth := func(f string) float64 { return median(all[f]["1000000"]) / median(all[f]["10000"]) }
+	all.Print(os.Stdout, names)
+	start := all.Median("100000", "start: until the first ACK, s")
+	b.report.Bar("dhcp-start-with-100000-leases-seconds", start, "1", start < 1)
+	growth := func(f string) float64 { return all.Median("1000000", f) / all.Median("10000", f) }
 	fmt.Printf("CPU an exchange at 1,000,000 leases to that at 10,000: new %.2f, renewed %.2f\n", growth("new: CPU an exchange, us"), growth("renewed: CPU an exchange, us"))
 	return nil
 }
 
 // costOf measures a server that gets n leases, once.
-func (b *bench) costOf(n int, all results) error {
+func (b *bench) costOf(n int, all rig.Results) error {
 	dir, err := os.MkdirTemp(b.dir, "cost")
 	if err != nil {
 		return err
@@ -77,11 +79,11 @@ func (b *bench) costOf(n int, all results) error {
 		}
 		again.add(r)
 	}
-	all.add(name, "new: CPU an exchange, us", fresh.mean())
-	all.add(name, "renewed: CPU an exchange, us", again.mean())
-	all.add(name, "memory without leases, MB", empty/1e6)
-	all.add(name, "memory with all, MB", s.resident()/1e6)
-	all.add(name, "memory a lease beside the pool's, bytes", (s.resident()-empty)/float64(n))
+	all.Add(name, "new: CPU an exchange, us", fresh.mean())
+	all.Add(name, "renewed: CPU an exchange, us", again.mean())
+	all.Add(name, "memory without leases, MB", empty/1e6)
+	all.Add(name, "memory with all, MB", s.resident()/1e6)
+	all.Add(name, "memory a lease beside the pool's, bytes", (s.resident()-empty)/float64(n))
 	s.kill()
 	cmd := exec.Command(s.cmd.Path, s.cmd.Args[1:]...)
 	cmd.Env, s.cmd = s.cmd.Env, cmd
@@ -89,9 +91,9 @@ func (b *bench) costOf(n int, all results) error {
 	if err := s.run(100 * time.Millisecond); err != nil {
 		return err
 	}
-	all.add(name, "start: until the first ACK, s", time.Since(begun).Seconds())
-	all.add(name, "start: CPU, s", s.cpu().Seconds())
-	all.add(name, "start: memory then, MB", s.resident()/1e6)
+	all.Add(name, "start: until the first ACK, s", time.Since(begun).Seconds())
+	all.Add(name, "start: CPU, s", s.cpu().Seconds())
+	all.Add(name, "start: memory then, MB", s.resident()/1e6)
 	return nil
 }
 

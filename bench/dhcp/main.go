@@ -24,8 +24,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/hotstage/hotstage/bench/rig"
 )
 
 func main() {
@@ -33,8 +34,9 @@ func main() {
 	hotstage := flag.String("hotstage", "bin/hotstage", "our program")
 	trials := flag.Int("trials", 3, "how often each is measured")
 	parts := flag.String("part", "disk,mysql,cost", "what is measured, in this order")
+	file := flag.String("json", "", "file that gets every trial and goal as JSON")
 	flag.Parse()
-	if code, again := first(); again {
+	if code, again := rig.First(); again {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -49,28 +51,15 @@ func main() {
 		log.Fatal(err)
 	}
 	b := &bench{ctx: ctx, dir: dir, hotstage: path, trials: *trials}
-	if err := b.run(strings.Split(*parts, ",")); err != nil {
+	err = b.run(strings.Split(*parts, ","))
+	if err2 := b.report.Write(*file); err == nil {
+		err = err2
+	}
+	if err != nil {
 		log.Print(err)
 		os.RemoveAll(dir)
 		os.Exit(1)
 	}
-}
-
-// first runs the program once more in a session of its own whose autogroup comes before the
-// rest of the machine (sched(7)), so that other work on it takes little from servers and load.
-func first() (code int, again bool) {
-	if os.Getenv("BENCH_SESSION") != "" {
-		_ = os.WriteFile("/proc/self/autogroup", []byte("-20"), 0) // not every kernel has it
-		return 0, false
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "BENCH_SESSION=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Run(); cmd.ProcessState == nil {
-		log.Fatal(err)
-	}
-	return cmd.ProcessState.ExitCode(), true
 }
 
 type bench struct {
@@ -78,6 +67,7 @@ type bench struct {
 	dir      string
 	hotstage string
 	trials   int
+	report   rig.Report
 	db       *database // of part mysql
 }
 
@@ -106,7 +96,7 @@ func (b *bench) run(parts []string) error {
 // before each ACK.
 func (b *bench) disk() error {
 	fmt.Print("\nleases in files: Kea's memfile without sync, ours with fsync before each ACK\n\n")
-	systems, all := []string{"hotstage", "kea"}, results{}
+	systems, all := []string{"hotstage", "kea"}, b.report.Part("disk")
 	for n := range b.trials {
 		for _, sys := range systems {
 			if err := b.trial(sys, n, 3000, 1000, all); err != nil {
@@ -114,8 +104,8 @@ func (b *bench) disk() error {
 			}
 		}
 	}
-	all.print(systems)
-	all.diskBars()
+	all.Print(os.Stdout, systems)
+	b.diskBars(all)
 	return nil
 }
 
@@ -129,7 +119,7 @@ func (b *bench) mysql() error {
 	b.db = db
 	version, _ := exec.Command("mariadbd", "--version").Output()
 	fmt.Printf("\nleases in MariaDB: %s\n%s\nCPU is of server and database together, for ours until the copy is complete\n\n", strings.TrimSpace(string(version)), strings.Join(databaseOptions, " "))
-	systems, all := []string{"hotstage mysql", "hotstage sync", "kea mysql", "kea mysql 8 threads"}, results{}
+	systems, all := []string{"hotstage mysql", "hotstage sync", "kea mysql", "kea mysql 8 threads"}, b.report.Part("mysql")
 	for n := range b.trials {
 		for _, sys := range systems {
 			if err := b.trial(sys, n, 300, 200, all); err != nil {
@@ -137,14 +127,14 @@ func (b *bench) mysql() error {
 			}
 		}
 	}
-	all.print(systems)
-	all.mysqlBars()
+	all.Print(os.Stdout, systems)
+	b.mysqlBars(all)
 	return nil
 }
 
 // trial measures one system once, each figure with an empty lease table: at a steady rate,
 // saturated, in a rush, and from the rate lowest on the highest that it keeps up with.
-func (b *bench) trial(sys string, n, rate, lowest int, all results) error {
+func (b *bench) trial(sys string, n, rate, lowest int, all rig.Results) error {
 	fresh := func(f func(*server) error) error {
 		s, err := b.start(sys)
 		if err != nil {
@@ -160,20 +150,20 @@ func (b *bench) trial(sys string, n, rate, lowest int, all results) error {
 		r, err := s.perfdhcp(rate, 5*time.Second, n)
 		if err == nil {
 			at := fmt.Sprintf("%d/s: ", rate)
-			all.add(sys, at+"lost, %", r.lost)
-			all.add(sys, at+"p50, ms", r.p50)
-			all.add(sys, at+"p99, ms", r.p99)
-			all.add(sys, at+"CPU an exchange, us", r.cpu)
+			all.Add(sys, at+"lost, %", r.lost)
+			all.Add(sys, at+"p50, ms", r.p50)
+			all.Add(sys, at+"p99, ms", r.p99)
+			all.Add(sys, at+"CPU an exchange, us", r.cpu)
 		}
 		return err
 	}
 	saturated := func(s *server) error {
 		r, err := s.saturate(load{most: 5 * time.Second, prefix: 0x10})
 		if err == nil {
-			all.add(sys, "saturated, /s", r.rate)
-			all.add(sys, "saturated: CPU an exchange, us", r.cpu)
+			all.Add(sys, "saturated, /s", r.rate)
+			all.Add(sys, "saturated: CPU an exchange, us", r.cpu)
 			if s.copies {
-				all.add(sys, "saturated: then until copied, s", r.behind)
+				all.Add(sys, "saturated: then until copied, s", r.behind)
 			}
 		}
 		return err
@@ -181,9 +171,9 @@ func (b *bench) trial(sys string, n, rate, lowest int, all results) error {
 	rush := func(s *server) error {
 		r, err := s.rush(6000)
 		if err == nil {
-			all.add(sys, "6,000 at once: until the last ACK, s", r.seconds)
-			all.add(sys, "6,000 at once: most tries of a client", float64(r.tries))
-			all.add(sys, "6,000 at once: without an address", float64(r.lost))
+			all.Add(sys, "6,000 at once: until the last ACK, s", r.seconds)
+			all.Add(sys, "6,000 at once: most tries of a client", float64(r.tries))
+			all.Add(sys, "6,000 at once: without an address", float64(r.lost))
 		}
 		return err
 	}
@@ -201,7 +191,7 @@ func (b *bench) trial(sys string, n, rate, lowest int, all results) error {
 		return ok, err
 	})
 	if err == nil {
-		all.add(sys, "highest by perfdhcp, under 1 % lost, /s", best)
+		all.Add(sys, "highest by perfdhcp, under 1 % lost, /s", best)
 	}
 	return err
 }

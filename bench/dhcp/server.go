@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hotstage/hotstage/bench/rig"
 	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/vishvananda/netlink"
 )
@@ -167,14 +168,14 @@ func (s *server) namespaces(segments int, kea bool) (err error) {
 	if s.load, err = kernel.NewNamespace(); err != nil {
 		return err
 	}
-	if err := s.node.Do(func() error { return up("lo", "") }); err != nil {
+	if err := s.node.Do(func() error { return rig.Up("lo") }); err != nil {
 		return err
 	}
 	for i := range segments {
 		dev, far, length := fmt.Sprint("v", i), fmt.Sprint("w", i), "/14"
-		own := ""
+		var own []string
 		if kea {
-			own = "10.64.0.1/12"
+			own = []string{"10.64.0.1/12"}
 		}
 		if segments == 1 {
 			length = "/12"
@@ -185,34 +186,16 @@ func (s *server) namespaces(segments int, kea bool) (err error) {
 			if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: far, PeerNamespace: netlink.NsFd(s.load.FD())}); err != nil {
 				return err
 			}
-			return up(dev, own)
+			return rig.Up(dev, own...)
 		})
 		if err != nil {
 			return err
 		}
-		if err := s.load.Do(func() error { return up(far, relayAddr(i).String()+length) }); err != nil {
+		if err := s.load.Do(func() error { return rig.Up(far, relayAddr(i).String()+length) }); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// up gives a link an address, when there is one, and sets it up.
-func up(name, addr string) error {
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	if addr != "" {
-		a, err := netlink.ParseAddr(addr)
-		if err != nil {
-			return err
-		}
-		if err := netlink.AddrAdd(l, a); err != nil {
-			return err
-		}
-	}
-	return netlink.LinkSetUp(l)
 }
 
 func (s *server) answers(each time.Duration) error {
@@ -255,23 +238,11 @@ func (s *server) stop() {
 
 // cpu is the user and system time of the server so far, and of its database.
 func (s *server) cpu() time.Duration {
-	d := spent(s.cmd.Process.Pid)
+	d := rig.Spent(s.cmd.Process.Pid)
 	if s.db != nil {
-		d += spent(s.db.cmd.Process.Pid)
+		d += rig.Spent(s.db.cmd.Process.Pid)
 	}
 	return d
-}
-
-// spent is a process's user and system time so far, of all its threads.
-func spent(pid int) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	user, _ := strconv.Atoi(f[11])
-	system, _ := strconv.Atoi(f[12])
-	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
 }
 
 // resident is the memory that the server holds, in bytes.

@@ -16,31 +16,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runEcho answers every packet with itself, marked as a response: the least that a DNS server
-// in Go can do with the system calls of ours. It has a socket for each processor.
+// runEcho answers every packet with itself, marked as a response, until ctx ends: the least
+// that a DNS server in Go can do with the system calls of ours.
 func runEcho(ctx context.Context, addr string) error {
-	var all sync.WaitGroup
-	var conns []*net.UDPConn
+	conns, err := listenEcho(ctx, addr)
+	if err != nil {
+		return err
+	}
+	return serveEcho(ctx, conns)
+}
+
+// listenEcho opens a socket for each processor. Who gets them has serveEcho close them.
+func listenEcho(ctx context.Context, addr string) (conns []*net.UDPConn, err error) {
 	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 		return errors.Join(e, err)
 	}}
-	failed := make(chan error, runtime.NumCPU())
 	for range runtime.NumCPU() {
 		c, err := shared.ListenPacket(ctx, "udp4", addr)
 		if err != nil {
-			return fmt.Errorf("echo: %w", err)
+			for _, c := range conns {
+				c.Close()
+			}
+			return nil, fmt.Errorf("echo: %w", err)
 		}
-		u := c.(*net.UDPConn)
-		conns = append(conns, u)
+		conns = append(conns, c.(*net.UDPConn))
+	}
+	return conns, nil
+}
+
+// serveEcho serves the sockets until ctx ends, and closes them.
+func serveEcho(ctx context.Context, conns []*net.UDPConn) (err error) {
+	var all sync.WaitGroup
+	failed := make(chan error, len(conns))
+	for _, u := range conns {
 		all.Go(func() {
 			if err := echoOn(u); err != nil {
 				failed <- err
 			}
 		})
 	}
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

@@ -40,10 +40,11 @@ func First() (code int, again bool) {
 // packages are Debian's names of the packages that hold the tools.
 var packages = map[string]string{
 	"dnsdist": "dnsdist", "dnsperf": "dnsperf", "keepalived": "keepalived", "kresd": "knot-resolver",
-	"nsd": "nsd", "pdns_recursor": "pdns-recursor", "unbound": "unbound", "perfdhcp": "kea-admin", "kea-dhcp4": "kea-dhcp4-server",
+	"nsd": "nsd", "pdns_recursor": "pdns-recursor", "unbound": "unbound",
 }
 
-// Need tells in one error what to install when one of the tools is not there.
+// Need tells in one error what to install when one of the tools is not there, and that the
+// programs of bench run as root.
 func Need(tools ...string) error {
 	var missing []string
 	for _, t := range tools {
