@@ -79,7 +79,7 @@ func (s *stage) dnsperf(file string, args ...string) (perf, error) {
 	args = append([]string{"-s", s.addr.String(), "-d", filepath.Join(s.b.dir, file), "-c", "8", "-T", "2", "-t", "2"}, args...)
 	cpu, begun := s.cpu(), time.Now()
 	busy, soft := rig.Machine()
-	text, cmd, err := rig.Run(s.client, "dnsperf", args...)
+	text, cmd, err := rig.Run(s.b.ctx, s.client, "dnsperf", args...)
 	if err != nil {
 		return perf{}, fmt.Errorf("dnsperf: %w\n%s", err, text)
 	}

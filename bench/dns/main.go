@@ -103,7 +103,7 @@ func (b *bench) run(hotstage string, parts []string) (err error) {
 		return err
 	}
 	b.say("the zones")
-	if b.auth, err = rig.StartAuthority(b.dir); err != nil {
+	if b.auth, err = rig.StartAuthority(b.ctx, b.dir); err != nil {
 		return err
 	}
 	defer b.auth.Stop()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (s *stage) probe(l load) (times, error) {
 		return times{}, fmt.Errorf("probe: %w", err)
 	}
 	defer p.close()
-	n, err := p.ask()
+	n, err := p.ask(s.b.ctx)
 	if err != nil {
 		return times{}, fmt.Errorf("probe: %w", err)
 	}
@@ -103,8 +104,8 @@ func (p *prober) close() {
 	}
 }
 
-// ask sends all queries, each at its time, and tells how many.
-func (p *prober) ask() (n int, err error) {
+// ask sends all queries, each at its time, and tells how many. It ends early when ctx does.
+func (p *prober) ask(ctx context.Context) (n int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // else sleeps are 50 us too long
@@ -118,7 +119,9 @@ func (p *prober) ask() (n int, err error) {
 		if due := begun.Add(time.Duration(n) * each); due.After(now) {
 			if now.Sub(drained) > 2*time.Millisecond {
 				p.drain()
-				drained = now
+				if drained = now; ctx.Err() != nil {
+					return n, ctx.Err()
+				}
 				continue
 			}
 			d := unix.NsecToTimespec(int64(due.Sub(now)))

@@ -90,7 +90,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 	if sys == echo {
 		return s, s.awaitEcho()
 	}
-	return s, rig.Await(s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1])
+	return s, rig.Await(b.ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1])
 }
 
 // join makes the links. Ours gives its address to the clients' link itself.

@@ -80,7 +80,7 @@ func (b *bench) backendTrial(r rig.Results, sys string) error {
 		return err
 	}
 	defer front.Stop()
-	if err := rig.Await(all[1], addr, "first.site.tld", front); err != nil {
+	if err := rig.Await(b.ctx, all[1], addr, "first.site.tld", front); err != nil {
 		return err
 	}
 	time.Sleep(time.Second) // both have had their first check

@@ -194,7 +194,7 @@ func (p *pair) settle(ctx context.Context, o *observer) error {
 		for i, n := range p.nodes {
 			if [6]byte(n.mac) == mac {
 				p.master = i
-				return rig.Await(p.client, p.addr, "www.site.tld", n.router)
+				return rig.Await(ctx, p.client, p.addr, "www.site.tld", n.router)
 			}
 		}
 		return fmt.Errorf("%s is at %x, which is no node's", p.addr, mac)

@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -36,7 +37,7 @@ type Authority struct {
 }
 
 // StartAuthority writes the zones to dir and serves them. The caller stops it.
-func StartAuthority(dir string) (a *Authority, err error) {
+func StartAuthority(ctx context.Context, dir string) (a *Authority, err error) {
 	a = &Authority{Hints: filepath.Join(dir, "hints")}
 	defer func() {
 		if err != nil {
@@ -67,7 +68,7 @@ func StartAuthority(dir string) (a *Authority, err error) {
 			return a, err
 		}
 		a.procs = append(a.procs, p)
-		if err := Await(a.NS, netip.MustParseAddr(z.addr), z.origin, p); err != nil {
+		if err := Await(ctx, a.NS, netip.MustParseAddr(z.addr), z.origin, p); err != nil {
 			return a, err
 		}
 	}
@@ -160,13 +161,13 @@ func Ask(ns *kernel.Namespace, server netip.Addr, name string, typ uint16, wait 
 
 // Await waits half a minute at most until the server answers a name with records; p is what
 // serves, for its words when it does not.
-func Await(ns *kernel.Namespace, server netip.Addr, name string, p *Process) error {
+func Await(ctx context.Context, ns *kernel.Namespace, server netip.Addr, name string, p *Process) error {
 	typ := dns.TypeA
 	if len(name) > 0 && name[len(name)-1] == '.' {
 		typ = dns.TypeSOA
 	}
 	var last error
-	for begun := time.Now(); time.Since(begun) < 30*time.Second && !p.Ended(); time.Sleep(50 * time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < 30*time.Second && !p.Ended() && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		in, err := Ask(ns, server, name, typ, 500*time.Millisecond)
 		if err == nil && len(in.Answer) > 0 {
 			return nil
@@ -174,6 +175,9 @@ func Await(ns *kernel.Namespace, server netip.Addr, name string, p *Process) err
 		if last = err; err == nil {
 			last = fmt.Errorf("rcode %s, no records", dns.RcodeToString[in.Rcode])
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	return fmt.Errorf("%s does not answer %s: %w\n%s", server, name, last, p.Log())
 }

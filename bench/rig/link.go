@@ -3,9 +3,11 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/vishvananda/netlink"
@@ -89,12 +91,13 @@ func Join(a, b End) error {
 	return nil
 }
 
-// Run runs a program in the namespace to its end and returns what it said. With load it is
-// also how much CPU the program took.
-func Run(ns *kernel.Namespace, name string, args ...string) (string, *exec.Cmd, error) {
-	cmd := exec.Command(name, args...)
+// Run runs a program in the namespace to its end, or kills it when ctx ends, and returns what
+// it said and what it took.
+func Run(ctx context.Context, ns *kernel.Namespace, name string, args ...string) (string, *exec.Cmd, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := ns.Start(cmd); err != nil {
 		return "", cmd, err
 	}

@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,7 +20,8 @@ import (
 
 // First runs the program once more in a session of its own whose autogroup comes before the
 // rest of the machine (sched(7)), so that other work on it takes little from servers and
-// load. With again the caller exits with code; else it is the second of the two.
+// load. With again the caller exits with code; else it is the second of the two, which gets the
+// signals that end the first.
 func First() (code int, again bool) {
 	if os.Getenv("BENCH_SESSION") != "" {
 		_ = os.WriteFile("/proc/self/autogroup", []byte("-20"), 0) // not every kernel has it
@@ -31,7 +33,17 @@ func First() (code int, again bool) {
 	cmd.Env = append(os.Environ(), "BENCH_SESSION=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Run(); cmd.ProcessState == nil {
+	ends := make(chan os.Signal, 1)
+	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
+	if err := cmd.Start(); err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		for s := range ends {
+			cmd.Process.Signal(s)
+		}
+	}()
+	if err := cmd.Wait(); cmd.ProcessState == nil {
 		log.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), true
