@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -12,18 +11,18 @@ import (
 
 	"github.com/hotstage/hotstage/bench/rig"
 	"github.com/hotstage/hotstage/internal/kernel"
-	"github.com/vishvananda/netlink"
 )
 
 // The systems that are measured.
 const (
-	ours    = "hotstage"
-	oursXDP = "hotstage xdp"
-	unbound = "unbound"
-	dnsdist = "dnsdist+unbound"
-	pdns    = "pdns-recursor"
-	knot    = "kresd"
-	echo    = "echo"
+	ours      = "hotstage"
+	oursXDP   = "hotstage xdp"
+	oursChild = "hotstage child" // which has an unbound of its own
+	unbound   = "unbound"
+	dnsdist   = "dnsdist+unbound"
+	pdns      = "pdns-recursor"
+	knot      = "kresd"
+	echo      = "echo"
 )
 
 func peers() []string { return []string{unbound, dnsdist, pdns, knot} }
@@ -50,7 +49,6 @@ type stage struct {
 // options are how a system is started otherwise than as usual.
 type options struct {
 	resolver string // more keys of our plan's resolver
-	recurse  string // who answers for us: "" is an unbound beside us, asked by its address
 	rules    string // of dnsdist
 	xdp      bool   // the client's end of the link has an XDP program, so that XDP_TX reaches it
 	caches   int    // MiB of the unbound, 0: as usual
@@ -76,7 +74,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 		return s, err
 	}
 	s.server, s.client = all[0], all[1]
-	if err := s.join(sys == ours || sys == oursXDP); err != nil {
+	if err := s.join(strings.HasPrefix(sys, ours)); err != nil {
 		return s, err
 	}
 	if o.xdp {
@@ -103,23 +101,12 @@ func (s *stage) join(own bool) error {
 	if err != nil {
 		return err
 	}
-	err = rig.Join(rig.End{In: s.server, Name: "up0", Addrs: []string{"10.53.1.2/24"}}, rig.End{In: s.b.auth.NS, Name: "down0", Addrs: []string{"10.53.1.1/24"}})
+	cut, err := s.b.auth.Uplink(s.server)
 	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, func() {
-		s.server.Do(func() error { // the namespace itself goes some time after the last process
-			l, err := netlink.LinkByName("up0")
-			if err != nil {
-				return err
-			}
-			return netlink.LinkDel(l)
-		})
-	})
-	return s.server.Do(func() error {
-		zones := &net.IPNet{IP: net.IPv4(10, 53, 0, 0), Mask: net.CIDRMask(24, 32)}
-		return netlink.RouteAdd(&netlink.Route{Dst: zones, Gw: net.IPv4(10, 53, 1, 1)})
-	})
+	s.closers = append(s.closers, cut)
+	return nil
 }
 
 // run starts what the system is made of, the one that answers last.
@@ -151,14 +138,19 @@ func (s *stage) run(sys string, o options) error {
 	case echo:
 		return add(rig.Start(s.server, s.dir, "/proc/self/exe", "-echo", at+":53"))
 	}
-	if o.recurse == "" {
+	s.hotstage = &rig.Hotstage{Program: s.b.hotstage, Dir: s.dir}
+	recursion := "unbound"
+	if sys == oursChild {
+		if err := s.hotstage.Root("srv1", s.b.auth.Hints); err != nil {
+			return err
+		}
+	} else {
+		recursion = "['127.0.0.1:5301']"
 		if err := recursive("127.0.0.1@5301"); err != nil {
 			return err
 		}
-		o.recurse = "['127.0.0.1:5301']"
 	}
-	s.hotstage = &rig.Hotstage{Program: s.b.hotstage, Dir: s.dir}
-	if err := s.hotstage.Plan(plan(o)); err != nil {
+	if err := s.hotstage.Plan(plan(recursion, o.resolver)); err != nil {
 		return err
 	}
 	a, err := s.hotstage.Addr("srv1", "v0")
@@ -170,14 +162,14 @@ func (s *stage) run(sys string, o options) error {
 }
 
 // plan is ours: one node that resolves names for one segment. A client may ask as much as it
-// can unless the options say otherwise.
-func plan(o options) string {
-	keys := []string{"recursion: " + o.recurse, "cache: 64MiB"}
-	if !strings.Contains(o.resolver, "client_rate") {
+// can unless more keys say otherwise.
+func plan(recursion, more string) string {
+	keys := []string{"recursion: " + recursion, "cache: 64MiB"}
+	if !strings.Contains(more, "client_rate") {
 		keys = append(keys, "client_rate: 10000000")
 	}
-	if o.resolver != "" {
-		keys = append(keys, o.resolver)
+	if more != "" {
+		keys = append(keys, more)
 	}
 	return fmt.Sprintf(`event: {name: Bench, attendees: 3000}
 sites: {venue: {uplinks: {isp: {}}}}
@@ -189,14 +181,14 @@ nodes:
 `, strings.Join(keys, ", "))
 }
 
-// accepts tells whether our program knows these keys of the plan's resolver.
-func (b *bench) accepts(keys string) bool {
+// accepts tells whether our program knows what the plan's resolver has here.
+func (b *bench) accepts(recursion, more string) bool {
 	dir, err := os.MkdirTemp(b.dir, "plan")
 	if err != nil {
 		return false
 	}
 	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
-	return h.Plan(plan(options{recurse: "[127.0.0.1]", resolver: keys})) == nil
+	return h.Plan(plan(recursion, more)) == nil
 }
 
 // cpu is what the system has spent so far, all its processes.

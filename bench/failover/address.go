@@ -146,6 +146,7 @@ func (b *bench) addressTrial(r rig.Results, sys string, e event) error {
 		r.Add(sys, a.name+": lost", float64(lost(slices.DeleteFunc(slices.Clone(queries), func(q asked) bool {
 			return q.sent.Before(times[i].Add(-patience)) || !q.sent.Before(until)
 		}))))
+		r.Add(sys, a.name+": slowest answer, ms", slowest(queries, times[i], until).Seconds()*1e3)
 		r.Add(sys, a.name+": both had it, ms", o.twice(times[i], until).Seconds()*1e3)
 	}
 	return nil

@@ -6,17 +6,19 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/hotstage/hotstage/bench/rig"
 	"github.com/hotstage/hotstage/internal/kernel"
+	"golang.org/x/sys/unix"
 )
 
-// What is measured behind.
+// What stands before the unbounds.
 const (
-	ours    = "hotstage"
-	dnsdist = "dnsdist"
+	ours      = "hotstage"
+	oursChild = "hotstage child" // the unbounds are its own
+	dnsdist   = "dnsdist"
 )
 
 const (
@@ -25,11 +27,21 @@ const (
 	backendWarm = 2 * time.Second // from the first query to the kill
 )
 
-// backend is one of two unbounds killed under load: how many queries are lost. No name is
-// asked twice, so that no cache helps.
-func (b *bench) backend() error {
-	fmt.Printf("\nbackend: one of two unbounds killed with -9 under %d queries/s, each of a name of its own\n\n", backendRate)
+// backend is one of two unbounds killed under load, or one of our own: how many queries are
+// lost. No name is asked twice, so that no cache helps.
+func (b *bench) backend() (err error) {
+	fmt.Printf("\nbackend: an unbound killed with -9 under %d queries/s, each of a name of its own\n\n", backendRate)
 	systems := []string{ours, dnsdist}
+	if b.hasChild() {
+		systems = []string{ours, oursChild, dnsdist}
+	} else {
+		fmt.Printf("%s is not measured: this program's plan has no recursion: unbound\n\n", oursChild)
+	}
+	b.say("the zones")
+	if b.auth, err = rig.StartAuthority(b.ctx, b.dir); err != nil {
+		return err
+	}
+	defer b.auth.Stop()
 	r := b.report.Part("backend")
 	for n := range b.trials {
 		for _, sys := range systems {
@@ -41,6 +53,9 @@ func (b *bench) backend() error {
 	}
 	r.Print(os.Stdout, systems)
 	b.report.AtMost("failover-backend-lost", r.Median(ours, "lost"), 0)
+	if len(systems) > 2 {
+		b.report.AtMost("failover-child-lost", r.Median(oursChild, "lost"), 0)
+	}
 	return nil
 }
 
@@ -58,70 +73,134 @@ func (b *bench) backendTrial(r rig.Results, sys string) error {
 		return err
 	}
 	defer rig.Close(all)
-	addr := netip.MustParseAddr("10.56.0.1")
+	f := front{b: b, sys: sys, ns: all[0], dir: dir, addr: netip.MustParseAddr("10.56.0.1")}
 	var own []string
 	if sys == dnsdist {
-		own = []string{addr.String() + "/24"}
+		own = []string{f.addr.String() + "/24"}
 	}
-	if err := rig.Join(rig.End{In: all[0], Name: "e0", Addrs: own}, rig.End{In: all[1], Name: "c0", Addrs: []string{"10.56.0.250/24"}}); err != nil {
+	if err := rig.Join(rig.End{In: f.ns, Name: "e0", Addrs: own}, rig.End{In: all[1], Name: "c0", Addrs: []string{"10.56.0.250/24"}}); err != nil {
 		return err
 	}
-	var backends []*rig.Process
-	for _, at := range []string{"127.0.0.1@5301", "127.0.0.1@5302"} {
-		p, err := rig.Unbound{Listen: []string{at}, Lines: siteZones(), Threads: 1}.Start(all[0], dir)
-		if err != nil {
-			return err
-		}
-		defer p.Stop()
-		backends = append(backends, p)
-	}
-	front, addr, err := b.front(sys, all[0], dir, addr)
+	cut, err := b.auth.Uplink(f.ns)
 	if err != nil {
 		return err
 	}
-	defer front.Stop()
-	if err := rig.Await(b.ctx, all[1], addr, "first.site.tld", front); err != nil {
+	defer cut()
+	defer f.stop()
+	if err := f.start(); err != nil {
+		return err
+	}
+	if err := rig.Await(b.ctx, all[1], f.addr, "first.wild.site.tld", f.proc); err != nil {
 		return err
 	}
 	time.Sleep(time.Second) // both have had their first check
-	began := time.Now()
-	kill := time.AfterFunc(backendWarm, func() { backends[0].Signal(syscall.SIGKILL) })
-	defer kill.Stop()
-	queries, err := client{ns: all[1], server: addr, rate: backendRate, most: backendTime, name: func(i int) string { return fmt.Sprintf("q%d.site.tld", i) }}.ask(b.ctx)
+	victim, err := f.victim()
 	if err != nil {
 		return err
 	}
-	if !backends[0].Ended() {
-		return fmt.Errorf("the killed unbound lives")
+	began, killed := time.Now(), make(chan error, 1)
+	kill := time.AfterFunc(backendWarm, func() { killed <- unix.Kill(victim, unix.SIGKILL) })
+	defer kill.Stop()
+	queries, err := client{ns: all[1], server: f.addr, rate: backendRate, most: backendTime, name: func(i int) string { return fmt.Sprintf("q%d.wild.site.tld", i) }}.ask(b.ctx)
+	if err == nil {
+		err = b.ctx.Err()
+	}
+	if err == nil {
+		err = <-killed
+	}
+	if err != nil {
+		return err
 	}
 	r.Add(sys, "lost", float64(lost(queries)))
 	r.Add(sys, "sent", float64(len(queries)))
-	r.Add(sys, "longest gap from the kill on, ms", outage(queries, began.Add(backendWarm), began.Add(time.Hour)).Seconds()*1e3)
+	from, to := began.Add(backendWarm), began.Add(time.Hour)
+	r.Add(sys, "outage, ms", outage(queries, from, to).Seconds()*1e3)
+	r.Add(sys, "slowest answer from the kill on, ms", slowest(queries, from, to).Seconds()*1e3)
 	return nil
 }
 
-// front starts what stands before the two unbounds and tells where it answers.
-func (b *bench) front(sys string, ns *kernel.Namespace, dir string, addr netip.Addr) (*rig.Process, netip.Addr, error) {
-	if sys == dnsdist {
-		p, err := rig.Dnsdist{Listen: addr.String() + ":53", Backends: []string{`address="127.0.0.1:5301"`, `address="127.0.0.1:5302"`}}.Start(ns, dir)
-		return p, addr, err
+// front is what stands before two unbounds.
+type front struct {
+	b        *bench
+	sys, dir string
+	ns       *kernel.Namespace
+	addr     netip.Addr // where it answers
+	proc     *rig.Process
+	backends []*rig.Process // not those of its own
+}
+
+// start runs the unbounds and what stands before them.
+func (f *front) start() error {
+	if f.sys != oursChild {
+		for _, at := range []string{"127.0.0.1@5301", "127.0.0.1@5302"} {
+			p, err := rig.Unbound{Listen: []string{at}, Hints: f.b.auth.Hints, Threads: 1}.Start(f.ns, f.dir)
+			if err != nil {
+				return err
+			}
+			f.backends = append(f.backends, p)
+		}
 	}
-	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
-	err := h.Plan(`event: {name: Bench, attendees: 50}
-sites: {venue: {uplinks: {isp: {}}}}
-segments: {attendee: {ipv4: 10.56.0.0/24}}
-resolver: {recursion: ['127.0.0.1:5301', '127.0.0.1:5302'], client_rate: 100000}
-nodes:
-  gw1: {roles: [router, dhcp], interfaces: {eth0: {uplink: isp}, eth1: {segment: attendee}}}
-  srv1: {roles: [resolver], interfaces: {e0: {segment: attendee}}}
-`)
-	if err != nil {
-		return nil, addr, err
+	var err error
+	if f.sys == dnsdist {
+		f.proc, err = rig.Dnsdist{Listen: f.addr.String() + ":53", Backends: []string{`address="127.0.0.1:5301"`, `address="127.0.0.1:5302"`}}.Start(f.ns, f.dir)
+		return err
+	}
+	h, recursion := &rig.Hotstage{Program: f.b.hotstage, Dir: f.dir}, "['127.0.0.1:5301', '127.0.0.1:5302']"
+	if f.sys == oursChild {
+		recursion = "unbound"
+		if err := h.Root("srv1", f.b.auth.Hints); err != nil {
+			return err
+		}
+	}
+	if err := h.Plan(backendPlan(recursion)); err != nil {
+		return err
 	}
 	a, err := h.Addr("srv1", "e0")
 	if err != nil {
-		return nil, addr, err
+		return err
 	}
-	p, err := h.Start(ns, "srv1")
-	return p, a.Addr(), err
+	f.addr = a.Addr()
+	f.proc, err = h.Start(f.ns, "srv1")
+	return err
+}
+
+// victim is the process that is killed: the first of the unbounds.
+func (f *front) victim() (int, error) {
+	if len(f.backends) > 0 {
+		return f.backends[0].Pid, nil
+	}
+	for _, pid := range f.proc.Tree() {
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(name)) == "unbound" {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("it has no unbound of its own:\n%s", f.proc.Log())
+}
+
+func (f *front) stop() {
+	f.proc.Stop()
+	for _, p := range f.backends {
+		p.Stop()
+	}
+}
+
+// hasChild tells whether our program knows recursion: unbound.
+func (b *bench) hasChild() bool {
+	dir, err := os.MkdirTemp(b.dir, "plan")
+	if err != nil {
+		return false
+	}
+	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
+	return h.Plan(backendPlan("unbound")) == nil
+}
+
+func backendPlan(recursion string) string {
+	return fmt.Sprintf(`event: {name: Bench, attendees: 50}
+sites: {venue: {uplinks: {isp: {}}}}
+segments: {attendee: {ipv4: 10.56.0.0/24}}
+resolver: {recursion: %s, client_rate: 100000}
+nodes:
+  gw1: {roles: [router, dhcp], interfaces: {eth0: {uplink: isp}, eth1: {segment: attendee}}}
+  srv1: {roles: [resolver], interfaces: {e0: {segment: attendee}}}
+`, recursion)
 }

@@ -7,8 +7,9 @@
 //	go run ./bench/failover -hotstage bin/hotstage -part backend,address
 //
 // A client asks at a steady rate, each query from a port of its own, and waits a second for
-// an answer. The outage is the time from the last query answered to the next one that is. An
-// observer asks by ARP all the while who has the service address, and counts who says so.
+// an answer. The outage is the time from the last query answered to the next one that is, when
+// some in between are lost. An observer asks by ARP all the while who has the service address,
+// and counts who says so.
 //
 // Each figure is the median of several trials with the least and the most. A line "bar" ends
 // each goal: what was measured, what it is held to, and ok or short.
@@ -60,12 +61,13 @@ type bench struct {
 	hotstage string
 	trials   int
 	only     string
+	auth     *rig.Authority // of part backend
 	report   rig.Report
 }
 
 // run measures the parts one after the other.
 func (b *bench) run(hotstage string, parts []string) (err error) {
-	if err := rig.Need("unbound", "dnsdist", "keepalived"); err != nil {
+	if err := rig.Need("unbound", "dnsdist", "keepalived", "nsd"); err != nil {
 		return err
 	}
 	if b.hotstage, err = filepath.Abs(hotstage); err != nil {

@@ -20,7 +20,8 @@ const patience = time.Second
 // asked is one query of the client.
 type asked struct {
 	sent time.Time
-	ok   bool
+	took time.Duration // until the answer
+	ok   bool          // it is a good one
 }
 
 // client asks at a steady rate, each query from a port of its own as stub resolvers do.
@@ -103,7 +104,7 @@ func (a *asked) exchange(u *net.UDPConn, name []byte, id uint16) {
 			return
 		}
 		if n >= wire.DNSHeader && b[0] == query[0] && b[1] == query[1] {
-			a.ok = b[3]&0xf == wire.DNSNoError
+			a.took, a.ok = time.Since(a.sent), b[3]&0xf == wire.DNSNoError
 			return
 		}
 	}
@@ -119,24 +120,37 @@ func lost(all []asked) (n int) {
 	return n
 }
 
-// outage is the longest time from a query answered to the next one answered that touches the
-// time between from and to.
+// outage is the longest time from a query answered to the next one answered, with queries lost
+// in between, that touches the time between from and to. Without any it is 0: then the client
+// itself was late.
 func outage(all []asked, from, to time.Time) (longest time.Duration) {
 	if len(all) == 0 {
 		return 0
 	}
-	last := all[0].sent
-	gap := func(until time.Time) {
-		if until.After(from) && last.Before(to) {
+	last, missing := all[0].sent, false
+	end := func(until time.Time) {
+		if missing && until.After(from) && last.Before(to) {
 			longest = max(longest, until.Sub(last))
 		}
-		last = until
+		last, missing = until, false
 	}
 	for _, a := range all {
 		if a.ok {
-			gap(a.sent)
+			end(a.sent)
+		} else {
+			missing = true
 		}
 	}
-	gap(all[len(all)-1].sent)
+	end(all[len(all)-1].sent)
 	return longest
+}
+
+// slowest is the longest that an answer took which was sent for between from and to.
+func slowest(all []asked, from, to time.Time) (d time.Duration) {
+	for _, a := range all {
+		if a.ok && !a.sent.Before(from) && a.sent.Before(to) {
+			d = max(d, a.took)
+		}
+	}
+	return d
 }

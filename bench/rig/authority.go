@@ -14,10 +14,12 @@ import (
 
 	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
 )
 
 // The names that the authority knows below site.tld: h0 and on with TTLs of 30, 60, 300 and
-// 3600 s in turn, m0 and on with 3600 s, www, and everything below wild.
+// 3600 s in turn, m0 and on with 3600 s, www, and everything below wild. The root knows what dnsdist asks to see whether a
+// server is well.
 const (
 	Hosts   = 5000
 	Misses  = 100_000
@@ -97,7 +99,7 @@ zone:
 // writeZones writes a zone file for each origin.
 func writeZones(dir string) error {
 	text := map[string]string{
-		"root": ". 86400 IN " + siteSOA + ". 86400 NS ns.root.\nns.root. 86400 A 10.53.0.1\ntld. 86400 NS ns.tld.\nns.tld. 86400 A 10.53.0.2\n",
+		"root": ". 86400 IN " + siteSOA + ". 86400 NS ns.root.\nns.root. 86400 A 10.53.0.1\na.root-servers.net. 86400 A 10.53.0.1\ntld. 86400 NS ns.tld.\nns.tld. 86400 A 10.53.0.2\n",
 		"tld":  "tld. 86400 IN " + siteSOA + "tld. 86400 NS ns.tld.\nns.tld. 86400 A 10.53.0.2\nsite.tld. 86400 NS ns.site.tld.\nns.site.tld. 86400 A 10.53.0.3\n",
 		"site": "site.tld. 3600 IN " + siteSOA + "site.tld. 3600 NS ns.site.tld.\nns.site.tld. 3600 A 10.53.0.3\nwww.site.tld. 30 A 192.0.2.80\n*.wild.site.tld. 3600 A 192.0.2.81\n",
 	}
@@ -124,6 +126,32 @@ func writeZones(dir string) error {
 		}
 	}
 	return nil
+}
+
+// Uplink joins a namespace to the authority's, by a link up0 and a route to the servers. One
+// namespace at a time can have it; it ends with cut.
+func (a *Authority) Uplink(ns *kernel.Namespace) (cut func(), err error) {
+	if err := Join(End{In: ns, Name: "up0", Addrs: []string{"10.53.1.2/24"}}, End{In: a.NS, Name: "down0", Addrs: []string{"10.53.1.1/24"}}); err != nil {
+		return nil, err
+	}
+	cut = func() { // the namespace itself goes some time after its last process
+		a.NS.Do(func() error {
+			l, err := netlink.LinkByName("down0")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(l)
+		})
+	}
+	err = ns.Do(func() error {
+		zones := &net.IPNet{IP: net.IPv4(10, 53, 0, 0), Mask: net.CIDRMask(24, 32)}
+		return netlink.RouteAdd(&netlink.Route{Dst: zones, Gw: net.IPv4(10, 53, 1, 1)})
+	})
+	if err != nil {
+		cut()
+		return nil, fmt.Errorf("route to the authority: %w", err)
+	}
+	return cut, nil
 }
 
 // Stop ends the servers.

@@ -5,6 +5,7 @@ package rig
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,7 @@ type shown struct {
 	}
 	Segments []struct {
 		Name    string
-		Service []netip.Addr
+		Service *struct{ IPv4 netip.Addr }
 	}
 }
 
@@ -82,6 +83,20 @@ func (h *Hotstage) Addr(node, device string) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("the plan gives node %s no address on %s", node, device)
 }
 
+// Root gives the node's own unbound, where the plan has one, the bench's root instead of the
+// internet's. That root is not signed.
+func (h *Hotstage) Root(node, hints string) error {
+	text, err := os.ReadFile(hints)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(h.state(node), "unbound")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(dir, "root.hints"), text, 0o644), os.WriteFile(filepath.Join(dir, "root.key"), nil, 0o644))
+}
+
 // Service is the segment's service address for IPv4.
 func (h *Hotstage) Service(segment string) (netip.Addr, error) {
 	s, err := h.shown()
@@ -89,10 +104,8 @@ func (h *Hotstage) Service(segment string) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	for _, g := range s.Segments {
-		for _, a := range g.Service {
-			if g.Name == segment && a.Is4() {
-				return a, nil
-			}
+		if g.Name == segment && g.Service != nil && g.Service.IPv4.IsValid() {
+			return g.Service.IPv4, nil
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("this program's plan has no service address for two resolvers in a segment")
