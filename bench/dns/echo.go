@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/ipv4"
+	"github.com/hotstage/hotstage/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,42 +68,32 @@ func serveEcho(ctx context.Context, conns []*net.UDPConn) (err error) {
 	return err
 }
 
-const echoBatch = 64
-
-// echoOn serves one socket until it is closed.
+// echoOn serves one socket until it is closed, with the calls that the resolver's loop makes.
 func echoOn(u *net.UDPConn) error {
-	if err := u.SetReadBuffer(4 << 20); err != nil {
+	if err := u.SetReadBuffer(1 << 20); err != nil {
 		return err
 	}
-	c := ipv4.NewPacketConn(u)
-	in := make([]ipv4.Message, echoBatch)
-	for i := range in {
-		in[i].Buffers = [][]byte{make([]byte, 2048)}
+	d, err := kernel.NewDatagrams(u, 2048, 1232)
+	if err != nil {
+		return err
 	}
 	for {
-		for i := range in {
-			in[i].Buffers[0] = in[i].Buffers[0][:2048]
-		}
-		n, err := c.ReadBatch(in, 0)
+		n, err := d.Receive()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		for i := range in[:n] {
-			b := in[i].Buffers[0][:in[i].N]
+		for i := range n {
+			b := append(d.Room(), d.Packet(i)[:min(len(d.Packet(i)), 1232)]...)
 			if len(b) > 2 {
-				b[2] |= 0x80
+				b[2] |= 0x80 // a response
+				d.Reply(i, b)
 			}
-			in[i].Buffers[0] = b
 		}
-		for sent := 0; sent < n; {
-			k, err := c.WriteBatch(in[sent:n], 0)
-			if err != nil {
-				k = 1
-			}
-			sent += k
+		if err := d.Flush(); errors.Is(err, net.ErrClosed) {
+			return nil
 		}
 	}
 }
