@@ -8,7 +8,7 @@ PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client ke
                bind9-dnsutils unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
                mariadb-server-core mariadb-client-core
 # What the resolver is measured beside, and the tools that do it; not needed by tests.
-PEERS       := dnsdist dnsperf keepalived knot-resolver nsd pdns-recursor unbound
+PEERS       := dnsdist dnsperf keepalived knot-resolver nftables nsd pdns-recursor unbound
 # Debian's cloud kernel, which has what the kernel at hand may lack; see testnet.KernelDir.
 KERNEL      := /var/cache/hotstage/kernel
 TOOL        := go tool -modfile=tools/go.mod

@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/hotstage/hotstage/bench/rig"
 	"github.com/hotstage/hotstage/internal/kernel"
 	"golang.org/x/sys/unix"
 )
@@ -107,4 +110,39 @@ func (s *stage) awaitEcho() error {
 		}
 	}
 	return fmt.Errorf("the echo does not answer\n%s", s.procs[0].Log())
+}
+
+func isEcho(sys string) bool { return sys == echo || sys == echoRules }
+
+// behindRules starts the echo where ours was: at its address, with the packet filter that ours
+// leaves no node without. It tells what of an answer's cost is the filter's.
+func (s *stage) behindRules(o options) error {
+	if err := s.run(ours, o); err != nil {
+		return err
+	}
+	if err := rig.Await(s.b.ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1]); err != nil {
+		return err
+	}
+	rules, _, err := rig.Run(s.b.ctx, s.server, "nft", "list", "ruleset")
+	if err != nil {
+		return fmt.Errorf("nft: %w\n%s", err, rules)
+	}
+	for i := len(s.procs) - 1; i >= 0; i-- {
+		s.procs[i].Stop()
+	}
+	s.procs = nil
+	file := filepath.Join(s.dir, "rules")
+	if err := os.WriteFile(file, []byte("flush ruleset\n"+rules), 0o644); err != nil {
+		return err
+	}
+	if out, _, err := rig.Run(s.b.ctx, s.server, "nft", "-f", file); err != nil {
+		return fmt.Errorf("nft: %w\n%s", err, out)
+	}
+	err = s.server.Do(func() error { return rig.Up("v0", s.addr.String()+"/16") })
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	p, err := rig.Start(s.server, s.dir, "/proc/self/exe", "-echo", s.addr.String()+":53")
+	s.procs = append(s.procs, p)
+	return err
 }

@@ -89,7 +89,7 @@ type bench struct {
 
 // run measures the parts one after the other.
 func (b *bench) run(hotstage string, parts []string) (err error) {
-	if err := rig.Need("nsd", "unbound", "dnsdist", "pdns_recursor", "kresd", "dnsperf"); err != nil {
+	if err := rig.Need("nsd", "unbound", "dnsdist", "pdns_recursor", "kresd", "dnsperf", "nft"); err != nil {
 		return err
 	}
 	if b.hotstage, err = filepath.Abs(hotstage); err != nil {

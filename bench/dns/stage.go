@@ -23,6 +23,7 @@ const (
 	pdns      = "pdns-recursor"
 	knot      = "kresd"
 	echo      = "echo"
+	echoRules = "echo filtered" // behind the packet filter that ours sets up
 )
 
 func peers() []string { return []string{unbound, dnsdist, pdns, knot} }
@@ -74,7 +75,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 		return s, err
 	}
 	s.server, s.client = all[0], all[1]
-	if err := s.join(strings.HasPrefix(sys, ours)); err != nil {
+	if err := s.join(strings.HasPrefix(sys, ours) || sys == echoRules); err != nil {
 		return s, err
 	}
 	if o.xdp {
@@ -85,7 +86,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 	if err := s.run(sys, o); err != nil {
 		return s, fmt.Errorf("%s: %w", sys, err)
 	}
-	if sys == echo {
+	if isEcho(sys) {
 		return s, s.awaitEcho()
 	}
 	return s, rig.Await(b.ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1])
@@ -137,6 +138,9 @@ func (s *stage) run(sys string, o options) error {
 		return err
 	case echo:
 		return add(rig.Start(s.server, s.dir, "/proc/self/exe", "-echo", at+":53"))
+	}
+	if sys == echoRules {
+		return s.behindRules(o)
 	}
 	s.hotstage = &rig.Hotstage{Program: s.b.hotstage, Dir: s.dir}
 	recursion := "unbound"

@@ -51,7 +51,7 @@ func First() (code int, again bool) {
 
 // packages are Debian's names of the packages that hold the tools.
 var packages = map[string]string{
-	"dnsdist": "dnsdist", "dnsperf": "dnsperf", "keepalived": "keepalived", "kresd": "knot-resolver",
+	"dnsdist": "dnsdist", "dnsperf": "dnsperf", "keepalived": "keepalived", "kresd": "knot-resolver", "nft": "nftables",
 	"nsd": "nsd", "pdns_recursor": "pdns-recursor", "unbound": "unbound",
 }
 
