@@ -165,9 +165,6 @@ func (a *Authority) Stop() {
 	Close([]*kernel.Namespace{a.NS})
 }
 
-// Procs are the servers.
-func (a *Authority) Procs() []*Process { return a.procs }
-
 // CPU is what the servers have spent so far.
 func (a *Authority) CPU() (d time.Duration) {
 	for _, p := range a.procs {
