@@ -163,6 +163,7 @@ type rawResolver struct {
 	cache      int64
 	clientRate int
 	local      []rawLocal
+	encrypted  rawEncrypted
 }
 
 type rawLocal struct {
@@ -481,6 +482,11 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		}),
 		"cache":       r.cache(&d.cache),
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
+		"encrypted": func(v *value) {
+			d.encrypted.modeAt = v
+			r.oneOf(&d.encrypted.mode, EncryptedOn, EncryptedOff)(v)
+		},
+		"certificate": func(v *value) { r.certificate(v, &d.encrypted) },
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

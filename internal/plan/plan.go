@@ -328,6 +328,7 @@ type Resolver struct {
 	Cache      int64            // bytes
 	ClientRate int              // queries per second of one client address
 	Names      []Name           // of the event: nodes, gateways, services, reservations
+	Encrypted  Encrypted
 }
 
 // Name is one of the event's own names.
