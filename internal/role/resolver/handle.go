@@ -21,6 +21,7 @@ type handler struct {
 	segments []netip.Prefix
 	cache    *cache
 	local    *local
+	ddr      *ddr // nil without encrypted service
 	clients  *clients
 	m        *Metrics
 }
@@ -67,7 +68,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	}
 	k.set(q)
 	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
-		return h.missed(out, q, k, size)
+		return h.missed(out, q, k, size, from)
 	}
 	switch e := h.cache.get(k); {
 	case e == nil:
@@ -78,13 +79,17 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		h.m.stale.Inc()
 		return e.appendTo(out, q, now, size), answer
 	}
-	return h.missed(out, q, k, size)
+	return h.missed(out, q, k, size, from)
 }
 
 // missed answers what needs no asking.
-func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte, verdict) {
+func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr) ([]byte, verdict) {
 	start := len(out)
-	if reply, ours := h.local.answer(out, q, k.name()); ours {
+	reply, ours := h.ddr.answer(out, q, k.name(), from)
+	if !ours {
+		reply, ours = h.local.answer(out, q, k.name())
+	}
+	if ours {
 		h.m.own.Inc()
 		if len(reply)-start > size {
 			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNoError)

@@ -13,8 +13,9 @@ const (
 	slipRate     = 20.0     // truncated answers per second to a client over its rate
 	maxClients   = 1 << 16
 	clientShards = 16
-	maxWaiting   = 1 << 15 // questions waiting for an upstream, all clients together
-	maxTCP       = 1024    // connections, all clients together
+	maxWaiting   = 1 << 15     // questions waiting for an upstream, all clients together
+	maxTCP       = 1024        // connections, all clients together
+	mostDelay    = time.Second // of a question by a stream, for its client's rate
 )
 
 // pass is what a client's query gets.
@@ -32,9 +33,12 @@ type client struct {
 	last          time.Time
 	waiting, tcp  int
 	flights       int
+	secure        int // encrypted connections
 }
 
-func (c *client) idle() bool { return c.waiting == 0 && c.tcp == 0 && c.flights == 0 }
+func (c *client) idle() bool {
+	return c.waiting == 0 && c.tcp == 0 && c.flights == 0 && c.secure == 0
+}
 
 // clients gives every client its share. Safe for concurrent use; bounded.
 type clients struct {
@@ -46,7 +50,7 @@ type clients struct {
 	}
 	total struct {
 		sync.Mutex
-		waiting, tcp, flights int
+		waiting, tcp, flights, secure int
 	}
 }
 
@@ -118,7 +122,7 @@ func (c *clients) delay(addr netip.Addr, now time.Time) (wait time.Duration) {
 		x.refill(now, c.rate)
 		x.tokens--
 		if x.tokens < 0 {
-			wait = min(time.Duration(-x.tokens/c.rate*float64(time.Second)), time.Second)
+			wait = min(time.Duration(-x.tokens/c.rate*float64(time.Second)), mostDelay)
 			x.tokens = max(x.tokens, -c.rate)
 		}
 	})
