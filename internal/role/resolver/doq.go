@@ -97,7 +97,7 @@ func (x *secure) serveConnection(ctx context.Context, c *quic.Conn) {
 	defer streams.Wait()
 	defer c.CloseWithError(doqNoError, "")
 	for {
-		idle, cancel := context.WithTimeout(ctx, x.idle())
+		idle, cancel := context.WithTimeout(ctx, x.doq.idle())
 		s, err := c.AcceptStream(idle)
 		silent := errors.Is(idle.Err(), context.DeadlineExceeded) && c.Context().Err() == nil
 		cancel()

@@ -102,7 +102,8 @@ type booth struct {
 	tls, web, quic   netip.AddrPort
 	stop             func()
 	mu               sync.Mutex
-	taken            bool // 853/tcp is somebody else's
+	taken            bool // the ports are somebody else's
+	before           func(*Server)
 	ctx              context.Context
 	plainTCP, plainU netip.AddrPort
 }
@@ -161,6 +162,9 @@ func newBooth(t testing.TB, change func(*booth, *Config)) *booth {
 	}
 	b.server = New(cfg, nil, newMetrics(), b.events.tell)
 	b.server.net = b.open()
+	if b.before != nil {
+		b.before(b.server)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.ctx = ctx
 	ended := make(chan error, 1)
