@@ -115,6 +115,7 @@ func (n *node) addServices() error {
 		if err != nil {
 			return fmt.Errorf("configure resolver: %w", err)
 		}
+		n.ownCertificate(&cfg)
 		m := resolver.NewMetrics(n.registry)
 		return n.group.Add("resolver", func() (task.Task, error) { return resolver.New(cfg, n, m, n.events.tell), nil }, "segment")
 	}
