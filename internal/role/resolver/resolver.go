@@ -79,8 +79,7 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 	s.flights = newFlights(cache, s.upstream, clients, m)
 	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, m: m}
 	if cfg.Encrypted != nil {
-		s.secure = newSecure(s)
-		s.handler.ddr = newDDR(cfg, s.handler.local, s.secure.on)
+		s.secure = newSecure(s) // last: it copies the handler
 	}
 	return s
 }

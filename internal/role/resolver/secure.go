@@ -68,9 +68,10 @@ type secure struct {
 	told error // the last problem
 }
 
-// newSecure starts nothing.
+// newSecure starts nothing. It gives s's handler what devices are told of encrypted service.
 func newSecure(s *Server) *secure {
 	x := &secure{s: s, cfg: s.cfg.Encrypted, on: new(atomic.Bool), cert: certificate{chain: s.cfg.Encrypted.Chain, key: s.cfg.Encrypted.Key}}
+	s.handler.ddr = newDDR(s.cfg, s.handler.local, x.on)
 	x.dot = &way{handler: s.handler.over(s.m.dot), idle: x.idle, private: true}
 	x.doh = &way{handler: s.handler.over(s.m.doh), idle: x.idle, private: true}
 	x.doq = &way{handler: s.handler.over(s.m.doq), idle: x.idle, private: true}

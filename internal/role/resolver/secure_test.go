@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,7 +56,12 @@ func TestEveryWay(t *testing.T) {
 			}
 		}
 	}
-	for by, want := range map[string]float64{"dot": 2, "doh": 4, "doq": 2, "tcp": 2} {
+	for _, c := range []io.ReadWriter{private, plain} { // each way tells of all
+		if reply, err := askStream(c, question(t, "_dns.resolver.arpa", dns.TypeSVCB)); err != nil || len(unpacked(t, reply).Answer) != 2 {
+			t.Errorf("discovery: %x, %v", reply, err)
+		}
+	}
+	for by, want := range map[string]float64{"dot": 3, "doh": 4, "doq": 2, "tcp": 3} {
 		m := b.server.m
 		c := map[string]interface{ Inc() }{"dot": m.dot, "doh": m.doh, "doq": m.doq, "tcp": m.tcp}[by]
 		if got := testutil.ToFloat64(c.(collector)); got != want {
