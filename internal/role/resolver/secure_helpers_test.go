@@ -96,16 +96,16 @@ const dnsName = "dns.yapc.example"
 // booth is a resolver on the loopback with encrypted service, on ports that were free.
 type booth struct {
 	*authority
-	file             string
-	server           *Server
-	events           *events
-	tls, web, quic   netip.AddrPort
-	stop             func()
-	mu               sync.Mutex
-	taken            bool // the ports are somebody else's
-	before           func(*Server)
-	ctx              context.Context
-	plainTCP, plainU netip.AddrPort
+	file           string
+	server         *Server
+	events         *events
+	tls, web, quic netip.AddrPort
+	stop           func()
+	mu             sync.Mutex
+	taken          bool // the ports are somebody else's
+	before         func(*Server)
+	ctx            context.Context
+	plainTCP       netip.AddrPort
 }
 
 // open has the sockets opened on ports that are free, and notes which.
