@@ -197,47 +197,39 @@ func TestHandshakeFlood(t *testing.T) {
 	}
 }
 
-// TestQuestionFlood: one client asks without end by many streams; what is over its rate is
-// refused, and another client is answered.
+// TestQuestionFlood: one client asks by many streams at once. Its burst is answered, what comes
+// a second beyond it waits, the rest is refused; another client is answered at once.
 func TestQuestionFlood(t *testing.T) {
-	b := newBooth(t, func(_ *booth, cfg *Config) { cfg.Rate = 50 })
-	modest := b.browser(t, "127.0.0.1")
-	var greedy [4]*http.Client // a connection each
-	for i := range greedy {
-		greedy[i] = b.browser(t, "127.0.0.2")
-	}
-	query := question(t, "gw1.yapc.example", dns.TypeA, zeroID)
-	var answered, refused atomic.Int32
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	done := make(chan struct{})
-	for i := range 100 {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			for ctx.Err() == nil {
-				switch res, _, err := askWeb(greedy[i%4], http.MethodPost, query); {
-				case err != nil:
-					return
-				case res.StatusCode == http.StatusTooManyRequests:
-					refused.Add(1)
-				default:
+	synctest.Test(t, func(t *testing.T) {
+		cfg := hall()
+		cfg.Encrypted = &Encrypted{Name: dnsName}
+		s := New(cfg, nil, newMetrics(), newEvents().tell)
+		query := question(t, "gw1.yapc.example", dns.TypeA, zeroID)
+		var answered, refused atomic.Int32
+		var all sync.WaitGroup
+		begun := time.Now()
+		for range 3 * clientBurst {
+			all.Go(func() {
+				switch _, err := s.exchange(t.Context(), s.secure.doh, query, addr("10.1.0.66")); {
+				case err == nil:
 					answered.Add(1)
+				case errors.Is(err, errShare):
+					refused.Add(1)
 				}
-			}
-		}()
-	}
-	for n := range 40 {
-		if res, _, err := askWeb(modest, http.MethodPost, query); err != nil || res.StatusCode != 200 {
-			t.Errorf("question %d of another client: %v", n, err)
+			})
 		}
-	}
-	for range 100 {
-		<-done
-	}
-	// The burst, two seconds' rate, and what waits up to a second for its turn.
-	if n := answered.Load(); n > 50*10/3+50*4 || refused.Load() == 0 {
-		t.Errorf("%d answered and %d refused", n, refused.Load())
-	}
+		synctest.Wait()
+		if _, err := s.exchange(t.Context(), s.secure.doh, query, addr("10.1.0.50")); err != nil || time.Since(begun) > 0 {
+			t.Errorf("another client: %v after %v", err, time.Since(begun))
+		}
+		all.Wait()
+		if n := answered.Load(); n < clientBurst || n > clientBurst+clientRate+1 || n+refused.Load() != 3*clientBurst {
+			t.Errorf("%d answered and %d refused", n, refused.Load())
+		}
+		if d := time.Since(begun); d > mostDelay {
+			t.Errorf("the last waited %v", d)
+		}
+	})
 }
 
 // TestQUICIdle: pings keep no connection open that asks nothing.

@@ -96,22 +96,22 @@ const dnsName = "dns.yapc.example"
 // booth is a resolver on the loopback with encrypted service, on ports that were free.
 type booth struct {
 	*authority
-	file             string
-	server           *Server
-	events           *events
-	tls, web, quic   netip.AddrPort
-	stop             func()
-	mu               sync.Mutex
-	taken            bool // the ports are somebody else's
-	before           func(*Server)
-	ctx              context.Context
-	plainTCP, plainU netip.AddrPort
+	file           string
+	server         *Server
+	events         *events
+	tls, web, quic netip.AddrPort
+	stop           func()
+	mu             sync.Mutex
+	taken          bool // the ports are somebody else's
+	before         func(*Server)
+	ctx            context.Context
+	plainTCP       netip.AddrPort
 }
 
 // open has the sockets opened on ports that are free, and notes which.
 func (b *booth) open() network {
 	n := system()
-	n.packet = func(netip.Addr) (*net.UDPConn, error) {
+	n.packet = func(netip.Addr, bool) (*net.UDPConn, error) {
 		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	}
 	n.stream = func(netip.Addr) (net.Listener, error) {
