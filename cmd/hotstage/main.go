@@ -26,6 +26,7 @@ type cli struct {
 	Run      runVerb          `cmd:"" help:"Run this node's roles until told to stop."`
 	Status   statusVerb       `cmd:"" help:"What is so on the node of this machine, first broken thing first."`
 	Leases   leasesVerb       `cmd:"" help:"The leases of the node of this machine."`
+	DNS      dnsVerb          `cmd:"" name:"dns" help:"The resolver of the node of this machine: who asks what, one answer, the cache."`
 	Pair     pairVerb         `cmd:"" help:"How the pair of DHCP servers stands, and what you know of the other one."`
 	Version  kong.VersionFlag `help:"Print the version."`
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/hotstage/hotstage/internal/role/resolver"
 	"github.com/hotstage/hotstage/internal/role/segment"
 	"github.com/hotstage/hotstage/internal/role/uplink"
+	"github.com/hotstage/hotstage/internal/store/sqlite"
 	"github.com/hotstage/hotstage/internal/task"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -39,9 +40,11 @@ type node struct {
 	registry *prometheus.Registry
 	events   *eventLog
 	dhcp     atomic.Pointer[dhcp.Server] // the running one, nil before the first
-	keys     string                      // directory of the event's keys
-	pair     *pairing                    // nil without
-	alone    bool                        // leases stay on this node, whatever the plan says
+	resolver atomic.Pointer[resolver.Server]
+	queries  *sqlite.Queries // nil without a query log
+	keys     string          // directory of the event's keys
+	pair     *pairing        // nil without
+	alone    bool            // leases stay on this node, whatever the plan says
 }
 
 // newNode configures everything the node has in the plan and starts nothing. With alone it
@@ -117,7 +120,15 @@ func (n *node) addServices() error {
 		}
 		n.ownCertificate(&cfg)
 		m := resolver.NewMetrics(n.registry)
-		return n.group.Add("resolver", func() (task.Task, error) { return resolver.New(cfg, n, m, n.events.tell), nil }, "segment")
+		if cfg.Log > 0 {
+			n.queries = sqlite.NewQueries(queriesFile(n.state), mostQueries)
+		}
+		return n.group.Add("resolver", func() (task.Task, error) {
+			s := resolver.New(cfg, n, m, n.events.tell)
+			s.LogTo(n.queries)
+			n.resolver.Store(s)
+			return s, nil
+		}, "segment")
 	}
 	return nil
 }
@@ -151,7 +162,11 @@ func (n *node) run(ctx context.Context, server *control.Server) error {
 	go func() { ended <- server.Run(listening) }()
 	err := n.group.Run(ctx, patience)
 	stop()
-	return errors.Join(err, <-ended)
+	err = errors.Join(err, <-ended)
+	if n.queries != nil {
+		err = errors.Join(err, n.queries.Close())
+	}
+	return err
 }
 
 // status is what the control socket says of the node.
@@ -199,6 +214,7 @@ func (n *node) handler() http.Handler {
 	mux.Handle("GET /leases", control.JSON(func() any { return n.leases() }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
 	n.pairHandlers(mux)
+	n.dnsHandlers(mux)
 	return mux
 }
 

@@ -92,6 +92,12 @@ func nodeNames(p *plan.Plan) (names []string) {
 // leasesFile is where a node keeps its leases.
 func leasesFile(state string) string { return filepath.Join(state, "leases.db") }
 
+// queriesFile is where a node keeps the sample of queries, when the plan wants one.
+func queriesFile(state string) string { return filepath.Join(state, "queries.db") }
+
+// mostQueries is how many bytes that file may have: about a million queries.
+const mostQueries = 128 << 20
+
 // journalFile is where leases are until they are in that file, a moment later.
 func journalFile(state string) string { return filepath.Join(state, "leases.journal") }
 

@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -60,14 +58,7 @@ func (v *statusVerb) Run(s *screen) error {
 
 // fetch asks the node of this machine, and says what to do when there is none.
 func fetch(ctx context.Context, state, what string, dst any) error {
-	err := control.Fetch(ctx, state, what, dst)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no node runs with state directory %s; start one: hotstage run PLAN --node NAME, or say where it is: --state DIR", state)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the node with state directory %s is another user's: ask as that user, mostly root", state)
-	}
-	return err
+	return reachable(control.Fetch(ctx, state, what, dst), state)
 }
 
 func encode(w io.Writer, x any) error {

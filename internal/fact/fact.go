@@ -76,3 +76,14 @@ type Sample struct {
 	Series string    `json:"series"`
 	Value  float64   `json:"value"`
 }
+
+// Query is one question to a resolver, of a sample of them.
+type Query struct {
+	Time   time.Time     `json:"time"`
+	Client netip.Addr    `json:"client"`
+	Name   string        `json:"name"` // in lower case, without its last dot
+	Type   string        `json:"type"`
+	Rcode  string        `json:"rcode"`
+	From   string        `json:"from"` // where the answer came from: cache, stale, own, block, asked
+	Took   time.Duration `json:"took_ns"`
+}

@@ -164,6 +164,8 @@ type rawResolver struct {
 	clientRate int
 	local      []rawLocal
 	encrypted  rawEncrypted
+	block      []rawBlock
+	log        float64
 }
 
 type rawLocal struct {
@@ -487,6 +489,8 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 			r.oneOf(&d.encrypted.mode, EncryptedOn, EncryptedOff)(v)
 		},
 		"certificate": func(v *value) { r.certificate(v, &d.encrypted) },
+		"block":       r.block(&d.block),
+		"log":         r.queryLog(&d.log),
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

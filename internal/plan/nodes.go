@@ -61,6 +61,7 @@ func (d *deriver) nodes() {
 	}
 	d.lack(d.noGateway, "no gateway", "a node with role router and an interface in it")
 	d.splitPools()
+	d.checkPairs()
 	for i, n := range d.plan.Nodes {
 		d.checkRoles(n, d.raw.nodes[i])
 	}

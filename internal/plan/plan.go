@@ -329,6 +329,8 @@ type Resolver struct {
 	ClientRate int              // queries per second of one client address
 	Names      []Name           // of the event: nodes, gateways, services, reservations
 	Encrypted  Encrypted
+	Log        float64  `json:",omitempty"` // share of the queries that is logged, 0 to 1
+	Block      []string `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // Name is one of the event's own names.

@@ -177,6 +177,8 @@ func schemaResolver() object {
 			"chain": text("The file on the nodes of the certificate and those above it, PEM; or a secret's name.", "file:/etc/hotstage/dns.crt"),
 			"key":   text("The file on the nodes of its private key, PEM; or a secret's name. Never the key itself.", "file:/etc/hotstage/dns.key", "dns-key"),
 		}),
+		"log":   with(pattern("Share of the queries that each resolver keeps a record of, with the client's address: for finding faults, and no longer than that.", `^(off|[0-9.]+%)$`, "10%"), "default", "off"),
+		"block": listOf("Names that are not to resolve, nor what is below them. Default: none.", text("A domain name.", "ads.example")),
 		"local": object{"description": "Names of your own, and their addresses.", "type": []string{"object", "null"},
 			"additionalProperties": listOf("Its addresses.", text("An IPv4 or IPv6 address.", "10.9.0.71"))},
 	})

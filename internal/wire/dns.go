@@ -73,7 +73,14 @@ type DNSQuery struct {
 	Version uint8  // of EDNS; we know 0 alone
 	Size    uint16 // UDP payload that the client takes; DNSNoEDNS without EDNS, at least that with it
 	DO      bool   // wants DNSSEC records (RFC 3225)
+	Cookie  []byte // of the COOKIE option, nil without: the client's 8 octets and perhaps a server's 8 to 32 (RFC 7873 section 4); part of the packet
+	// Baked is what the answer's COOKIE option has, when Bakes: the client's 8 octets and ours.
+	Baked [DNSCookieSize]byte
+	Bakes bool
 }
+
+// DNSCookieSize is the octets of a cookie with the server's part of RFC 9018 section 4.
+const DNSCookieSize = 24
 
 // Opcode of the query; 0 is QUERY.
 func (q *DNSQuery) Opcode() int { return int(q.Flags >> 11 & 0xf) }
@@ -117,6 +124,9 @@ func ParseDNSQuery(b []byte) (q DNSQuery, err error) {
 			q.Size = max(r.Class, DNSNoEDNS)
 			q.Version = b[r.TTLAt+1]
 			q.DO = b[r.TTLAt+2]&0x80 != 0
+			if q.Cookie, ok = cookie(b[r.Data:r.End]); !ok {
+				return q, ErrDNSForm
+			}
 		}
 		off = r.End
 	}

@@ -96,9 +96,28 @@ func (a *DNSAnswer) SOA(section int, zone, server, mailbox []byte, serial, ttl u
 func (a *DNSAnswer) Finish(q *DNSQuery, rcode int, size uint16) []byte {
 	if q.EDNS {
 		a.count(3)
-		a.b = AppendDNSOPT(a.b, size, rcode, q.DO)
+		a.b = q.AppendOPT(a.b, size, rcode)
 	}
 	return a.b
+}
+
+// AppendOPT appends the OPT record of a response to q, which has one: with a cookie when q
+// bakes one.
+func (q *DNSQuery) AppendOPT(b []byte, size uint16, rcode int) []byte {
+	b = AppendDNSOPT(b, size, rcode, q.DO)
+	if q.Bakes {
+		b[len(b)-1] = 4 + DNSCookieSize
+		b = append(append(b, 0, byte(dnsOptionCookie), 0, DNSCookieSize), q.Baked[:]...)
+	}
+	return b
+}
+
+// OPTSize is how many octets AppendOPT appends.
+func (q *DNSQuery) OPTSize() int {
+	if q.Bakes {
+		return DNSOPTSize + 4 + DNSCookieSize
+	}
+	return DNSOPTSize
 }
 
 // DNSOPTSize is how many octets AppendDNSOPT appends.

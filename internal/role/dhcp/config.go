@@ -44,7 +44,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		}
 		c.Segments = append(c.Segments, seg)
 	}
-	c.onePartner()
+	c.onlyPartner(plan.Pairs(p)[node])
 	if len(c.Segments) == 0 {
 		return Config{}, fmt.Errorf("dhcp: node %s has the role dhcp but has no segment to serve; give it an interface in one, or name it under dhcp of one", node)
 	}
@@ -118,14 +118,15 @@ func partner(p *plan.Plan, s *plan.Segment, node string, pool plan.Range) (other
 	return other
 }
 
-// onePartner leaves a node with one partner: the one of its first such segment.
-func (c *Config) onePartner() {
+// onlyPartner leaves the partner in the segments that the node serves with it, and none in
+// others.
+func (c *Config) onlyPartner(name string) {
 	for i := range c.Segments {
 		switch other := c.Segments[i].Partner; {
 		case other == nil:
-		case c.Partner == "":
-			c.Partner = other.Node
-		case c.Partner != other.Node:
+		case other.Node == name:
+			c.Partner = name
+		default:
 			c.Segments[i].Partner = nil
 		}
 	}

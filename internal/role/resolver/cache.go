@@ -19,7 +19,7 @@ const (
 	staleTTL       = 30 * time.Second // RFC 8767 section 4: TTL of a stale answer
 	maxStale       = 24 * time.Hour   // RFC 8767 section 5: one to three days
 	staleHold      = 30 * time.Second // RFC 8767 section 5: failure recheck timer
-	overhead       = 240              // bytes that an entry needs beside its message and key, measured
+	overhead       = 216              // bytes that an entry needs beside its message and key, measured
 	shardCount     = 32
 )
 
@@ -60,8 +60,9 @@ type entry struct {
 	stored time.Time
 	hold   atomic.Int64 // nanoseconds after stored until which it is served stale without asking
 	uses   atomic.Uint32
-	hash   uint64 // of key, set by put
-	queue  *queue // guarded by the shard's lock, as are the links
+	hash   uint64                // of key, set by put
+	chain  atomic.Pointer[entry] // the next in its bucket of the table
+	queue  *queue                // guarded by the shard's lock, as are the links
 	prev   *entry
 	next   *entry
 }
@@ -78,8 +79,10 @@ func (e *entry) stale(now time.Time) bool {
 // held tells whether asking failed a moment ago, so that stale is served at once.
 func (e *entry) held(now time.Time) bool { return int64(now.Sub(e.stored)) < e.hold.Load() }
 
+func (e *entry) rcode() int { return int(e.msg[3] & 0xf) }
+
 func (e *entry) good() bool {
-	rcode := e.msg[3] & 0xf
+	rcode := e.rcode()
 	return rcode == wire.DNSNoError || rcode == wire.DNSNXDomain
 }
 
@@ -186,7 +189,7 @@ func (e *entry) appendTo(out []byte, q *wire.DNSQuery, now time.Time, size int) 
 	rcode := int(flags & 0xf)
 	need := len(e.msg)
 	if q.EDNS {
-		need += wire.DNSOPTSize
+		need += q.OPTSize()
 	}
 	if need > size {
 		a := wire.BeginDNSAnswer(out, q, keep|wire.DNSFlagTC, rcode)
@@ -215,7 +218,7 @@ func (e *entry) appendTo(out []byte, q *wire.DNSQuery, now time.Time, size int) 
 	}
 	if q.EDNS {
 		binary.BigEndian.PutUint16(b[10:], binary.BigEndian.Uint16(b[10:])+1)
-		out = wire.AppendDNSOPT(out, ourSize, rcode, q.DO)
+		out = q.AppendOPT(out, ourSize, rcode)
 	}
 	return out
 }
@@ -230,19 +233,17 @@ func newCache(bytes int64) *cache {
 	c := &cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.entries = map[string]*entry{}
+		s.entries = newTable(int(bytes / shardCount))
 		s.ghosts = map[uint64]struct{}{}
-		s.limit = int(bytes / shardCount)
+		s.limit = int(bytes/shardCount) - s.entries.bytes()
 	}
 	return c
 }
 
 // get is the entry of the key, fresh or not, or nil.
 func (c *cache) get(k *key) *entry {
-	s := &c.shards[maphash.Bytes(c.seed, k.bytes())%shardCount]
-	s.mu.RLock()
-	e := s.entries[string(k.bytes())]
-	s.mu.RUnlock()
+	hash := maphash.Bytes(c.seed, k.bytes())
+	e := c.shards[hash%shardCount].entries.find(hash, k.bytes())
 	if e != nil && e.uses.Load() < 3 {
 		e.uses.Add(1)
 	}
@@ -262,10 +263,10 @@ func (c *cache) put(e *entry) {
 func (c *cache) used() (entries, bytes int) {
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.mu.RLock()
-		entries += len(s.entries)
-		bytes += s.small.bytes + s.main.bytes
-		s.mu.RUnlock()
+		s.mu.Lock()
+		entries += s.entries.count
+		bytes += s.small.bytes + s.main.bytes + s.entries.bytes()
+		s.mu.Unlock()
 	}
 	return entries, bytes
 }

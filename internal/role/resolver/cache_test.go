@@ -161,7 +161,7 @@ func (c *cache) verify(t *testing.T) {
 			for e := q.head; e != nil; last, e = e, e.next {
 				n++
 				bytes += e.size()
-				if e.prev != last || e.queue != q || s.entries[e.key] != e {
+				if e.prev != last || e.queue != q || s.entries.find(e.hash, []byte(e.key)) != e {
 					t.Errorf("shard %d: %q is out of order", i, e.key)
 				}
 			}
@@ -169,8 +169,8 @@ func (c *cache) verify(t *testing.T) {
 				t.Errorf("shard %d: %d bytes, counted as %d", i, bytes, q.bytes)
 			}
 		}
-		if n != len(s.entries) {
-			t.Errorf("shard %d: %d listed, %d in the map", i, n, len(s.entries))
+		if n != s.entries.count {
+			t.Errorf("shard %d: %d listed, %d in the map", i, n, s.entries.count)
 		}
 		if most := s.limit / (4 * overhead); len(s.ghosts) > most || len(s.ghostOrder) > most {
 			t.Errorf("shard %d: %d and %d remembered, at most %d", i, len(s.ghosts), len(s.ghostOrder), most)
@@ -211,7 +211,7 @@ func TestFloodDoesNotPushOutWhatAllUse(t *testing.T) {
 // TestReturningNameIsKept: a name put out and put again goes where a flood does not reach.
 func TestReturningNameIsKept(t *testing.T) {
 	var s shard
-	s.entries, s.ghosts, s.limit = map[string]*entry{}, map[uint64]struct{}{}, 64<<10
+	s.entries, s.ghosts, s.limit = newTable(64<<10), map[uint64]struct{}{}, 64<<10
 	put := func(name string, hash uint64) {
 		e := cached(t, noon, response(t, name, dns.TypeA, 0, name+". 300 IN A 192.0.2.1"))
 		e.hash = hash
@@ -224,7 +224,7 @@ func TestReturningNameIsKept(t *testing.T) {
 		}
 	}
 	back := keyOf(t, question(t, "back.example", dns.TypeA))
-	kept := func() *entry { return s.entries[string(back.bytes())] }
+	kept := func() *entry { return s.entries.find(1, back.bytes()) }
 	put("back.example", 1)
 	flood(250)
 	if kept() != nil {

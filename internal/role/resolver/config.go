@@ -19,7 +19,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	if n == nil {
 		return Config{}, fmt.Errorf("resolver: the plan has no node %q; hotstage show PLAN lists its nodes", node)
 	}
-	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate}
+	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate, Block: p.Resolver.Block, Log: p.Resolver.Log}
 	if len(cfg.Ask) == 0 {
 		return Config{}, fmt.Errorf("resolver: the plan gives no resolver to ask; say resolver: {recursion: [ADDRESS, …]}")
 	}

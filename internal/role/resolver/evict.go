@@ -11,8 +11,8 @@ import "sync"
 //	            │ not asked                    ▲ └── asked: once more round
 //	            └──► out, remembered ──────────┘ when it comes again
 type shard struct {
-	mu          sync.RWMutex
-	entries     map[string]*entry
+	mu          sync.Mutex // of who changes it; to find an answer needs no lock
+	entries     table
 	small, main queue
 	ghosts      map[uint64]struct{} // hashes of those put out of small
 	ghostOrder  []uint64            // ring, oldest at ghostNext when full
@@ -58,7 +58,8 @@ func (s *shard) put(e *entry) {
 		return // it would push out too many others
 	}
 	to := &s.small
-	if old := s.entries[e.key]; old != nil {
+	old := s.entries.find(e.hash, []byte(e.key))
+	if old != nil {
 		to = old.queue
 		e.uses.Store(old.uses.Load())
 		old.queue.remove(old)
@@ -66,7 +67,7 @@ func (s *shard) put(e *entry) {
 		delete(s.ghosts, e.hash)
 		to = &s.main
 	}
-	s.entries[e.key] = e
+	s.entries.put(e, old)
 	to.push(e)
 	for s.small.bytes+s.main.bytes > s.limit {
 		s.evict()
@@ -82,7 +83,7 @@ func (s *shard) evict() {
 			s.main.push(e)
 			return
 		}
-		delete(s.entries, e.key)
+		s.entries.remove(e)
 		s.remember(e)
 		return
 	}
@@ -93,7 +94,7 @@ func (s *shard) evict() {
 		s.main.push(e)
 		return
 	}
-	delete(s.entries, e.key)
+	s.entries.remove(e)
 }
 
 // remember notes an entry put out of the small queue, for as long as about as many others

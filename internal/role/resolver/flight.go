@@ -30,6 +30,7 @@ type flights struct {
 	cache   *cache
 	backend backend
 	clients *clients
+	log     *queryLog // nil without
 	m       *Metrics
 
 	mu  sync.Mutex
@@ -70,9 +71,10 @@ func (f *flights) board(k *key, p passenger) {
 	case f.ctx == nil || f.ctx.Err() != nil,
 		x == nil && !f.clients.launch(p.from, p.since),
 		x != nil && (len(x.passengers) >= maxPassengers || x.late):
+		late := x != nil && x.late
 		f.mu.Unlock()
 		f.clients.leave(p.from, p.since)
-		if x == nil || !x.late {
+		if !late {
 			f.m.busy.Inc()
 		}
 		f.without(k, p)
@@ -91,10 +93,12 @@ func (f *flights) board(k *key, p passenger) {
 func (f *flights) without(k *key, p passenger) {
 	if e := f.cache.get(k); e != nil && e.stale(p.since) {
 		f.m.stale.Inc()
+		f.log.note(k, p.from, FromStale, e.rcode(), 0, p.since)
 		p.answer(e.appendTo(nil, &p.q, p.since, p.size))
 		return
 	}
 	f.m.failed.Inc()
+	f.log.note(k, p.from, FromAsked, wire.DNSServFail, 0, p.since)
 	p.answer(refuse(nil, &p.q, 0, wire.DNSServFail))
 }
 
@@ -109,7 +113,7 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 		served := make(chan struct{})
 		late := time.AfterFunc(staleAfter, func() {
 			defer close(served)
-			f.land(f.take(x, false), old, f.m.stale)
+			f.land(&x.key, f.take(x, false), old, FromStale)
 		})
 		defer func() {
 			if !late.Stop() {
@@ -130,7 +134,7 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 	switch {
 	case (e == nil || !e.good()) && old != nil:
 		old.hold.Store(int64(now.Sub(old.stored) + staleHold))
-		f.land(f.take(x, true), old, f.m.stale)
+		f.land(&x.key, f.take(x, true), old, FromStale)
 		return
 	case e == nil:
 		f.m.failed.Inc()
@@ -139,7 +143,7 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 	if e.ttl > 0 && ctx.Err() != context.Canceled {
 		f.cache.put(e)
 	}
-	f.land(f.take(x, true), e, f.m.asked)
+	f.land(&x.key, f.take(x, true), e, FromAsked)
 }
 
 // take takes the passengers off; with last, nobody can board any more.
@@ -155,14 +159,19 @@ func (f *flights) take(x *flight, last bool) []passenger {
 	return p
 }
 
-// land answers the passengers from the entry.
-func (f *flights) land(passengers []passenger, e *entry, count interface{ Inc() }) {
+// land answers the passengers who asked k from the entry, which is FromAsked or FromStale.
+func (f *flights) land(k *key, passengers []passenger, e *entry, from string) {
 	now := time.Now()
 	buf := make([]byte, 0, len(e.msg)+16)
+	count := f.m.asked
+	if from == FromStale {
+		count = f.m.stale
+	}
 	for i := range passengers {
 		p := &passengers[i]
 		f.clients.leave(p.from, now)
 		count.Inc()
+		f.log.note(k, p.from, from, e.rcode(), now.Sub(p.since), now)
 		p.answer(e.appendTo(buf, &p.q, now, p.size))
 	}
 }

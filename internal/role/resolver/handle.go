@@ -23,7 +23,38 @@ type handler struct {
 	local    *local
 	ddr      *ddr // nil without encrypted service
 	clients  *clients
+	baker    *baker
+	top      *top
+	log      *queryLog // nil without
 	m        *Metrics
+	hot      *tally // of one goroutine, which adds it up now and then; nil: counted at once
+}
+
+// tally counts what happens to nearly every packet, so that the processors need not share a
+// counter for each.
+type tally struct{ udp, hits int }
+
+// count adds to m what has been counted since.
+func (t *tally) count(m *Metrics) {
+	m.udp.Add(float64(t.udp))
+	m.hits.Add(float64(t.hits))
+	*t = tally{}
+}
+
+func (h *handler) countUDP() {
+	if h.hot != nil {
+		h.hot.udp++
+		return
+	}
+	h.m.udp.Inc()
+}
+
+func (h *handler) countHit() {
+	if h.hot != nil {
+		h.hot.hits++
+		return
+	}
+	h.m.hits.Inc()
 }
 
 // handle works on one query of a client and appends the answer to out when there is one at
@@ -41,17 +72,20 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	}
 	size := 0xffff
 	if udp {
-		h.m.udp.Inc()
+		h.countUDP()
 		size = min(int(q.Size), ourSize)
-		switch h.clients.query(from, now) {
+		switch h.clients.query(from, h.baker.bake(q, from, now), now) {
 		case truncated:
 			h.m.limited.Inc()
+			h.top.note(nil, from)
 			return refuse(out, q, wire.DNSFlagTC, wire.DNSNoError), answer
 		case dropped:
 			h.m.dropped.Inc()
+			h.top.note(nil, from)
 			return out, ignore
 		}
 	} else {
+		h.baker.bake(q, from, now)
 		h.m.tcp.Inc()
 	}
 	if q.Opcode() != 0 { // before its form: an UPDATE has other sections (RFC 2136 section 2)
@@ -67,24 +101,48 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 		return refuse(out, q, 0, rcode), answer
 	}
 	k.set(q)
+	h.top.note(k, from)
 	if q.Flags&wire.DNSFlagRD == 0 { // the cache would tell what others asked for
-		return h.missed(out, q, k, size, from)
+		return h.uncached(out, q, k, size, from, now)
 	}
 	switch e := h.cache.get(k); {
 	case e == nil:
 	case e.fresh(now):
-		h.m.hits.Inc()
+		h.countHit()
+		h.log.note(k, from, FromCache, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
+		h.log.note(k, from, FromStale, e.rcode(), 0, now)
 		return e.appendTo(out, q, now, size), answer
 	}
-	return h.missed(out, q, k, size, from)
+	return h.uncached(out, q, k, size, from, now)
+}
+
+// uncached is missed, and logs what it answers.
+func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr, now time.Time) ([]byte, verdict) {
+	reply, v := h.missed(out, q, k, size, from)
+	if v == answer && h.log != nil {
+		where := FromOwn
+		if h.local.blocked(k.name()) != nil {
+			where = FromBlock
+		}
+		h.log.note(k, from, where, int(reply[len(out)+3]&0xf), 0, now)
+	}
+	return reply, v
 }
 
 // missed answers what needs no asking.
 func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr) ([]byte, verdict) {
 	start := len(out)
+	if apex := h.local.blocked(k.name()); apex != nil {
+		h.m.blocked.Inc()
+		reply := h.local.deny(out, q, apex, size)
+		if len(reply)-start > size {
+			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNXDomain)
+		}
+		return reply, answer
+	}
 	reply, ours := h.ddr.answer(out, q, k.name(), from)
 	if !ours {
 		reply, ours = h.local.answer(out, q, k.name())

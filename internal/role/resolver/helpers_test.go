@@ -75,7 +75,7 @@ func (l *leaseTable) NameOf(a netip.Addr) (string, bool) {
 func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry()) }
 
 func newHandler(cfg Config, leases leaseNames) *handler {
-	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(cfg.Rate), m: newMetrics()}
+	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(cfg.Rate), baker: newBaker(), top: newTop(), m: newMetrics()}
 }
 
 // question packs a query by the library.

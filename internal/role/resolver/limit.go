@@ -9,44 +9,23 @@ import (
 
 // What one client and all clients together may have.
 const (
-	burstTime    = 10.0 / 3 // seconds of a client's rate that it may ask at once
-	slipRate     = 20.0     // truncated answers per second to a client over its rate
-	maxClients   = 1 << 16
 	clientShards = 16
 	maxWaiting   = 1 << 15     // questions waiting for an upstream, all clients together
 	maxTCP       = 1024        // connections, all clients together
 	mostDelay    = time.Second // of a question by a stream, for its client's rate
 )
 
-// pass is what a client's query gets.
-type pass int
+// client is what one address has.
+type client struct{ waiting, tcp, flights, secure int }
 
-const (
-	allowed   pass = iota
-	truncated      // over the rate: told to come by TCP, which a forged address cannot
-	dropped        // far over the rate
-)
-
-// client is what is known of one address.
-type client struct {
-	tokens, slips float64
-	last          time.Time
-	waiting, tcp  int
-	flights       int
-	secure        int // encrypted connections
-}
-
-func (c *client) idle() bool {
-	return c.waiting == 0 && c.tcp == 0 && c.flights == 0 && c.secure == 0
-}
-
-// clients gives every client its share. Safe for concurrent use; bounded.
+// clients gives every client its share. Safe for concurrent use; bounded, because who has
+// nothing is not remembered here.
 type clients struct {
-	rate   float64 // queries per second of one
+	*rates
 	seed   maphash.Seed
 	shards [clientShards]struct {
 		mu sync.Mutex
-		of map[netip.Addr]*client
+		of map[netip.Addr]client
 	}
 	total struct {
 		sync.Mutex
@@ -56,84 +35,23 @@ type clients struct {
 
 // newClients gives each client rate queries per second.
 func newClients(rate int) *clients {
-	c := &clients{rate: float64(rate), seed: maphash.MakeSeed()}
+	c := &clients{rates: newRates(rate), seed: maphash.MakeSeed()}
 	for i := range c.shards {
-		c.shards[i].of = map[netip.Addr]*client{}
+		c.shards[i].of = map[netip.Addr]client{}
 	}
 	return c
 }
 
-// with calls f with the client's state, under its lock. It is false when there are too many
-// clients at work to remember another.
-func (c *clients) with(addr netip.Addr, now time.Time, f func(*client)) bool {
+// with calls f with what the client has, under its lock.
+func (c *clients) with(addr netip.Addr, f func(*client)) {
 	s := &c.shards[maphash.Comparable(c.seed, addr)%clientShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.of[addr]
-	if x == nil {
-		if len(s.of) >= maxClients/clientShards && !forget(s.of, now) {
-			return false
-		}
-		x = &client{tokens: c.rate * burstTime, slips: slipRate, last: now}
+	if f(&x); x == (client{}) {
+		delete(s.of, addr)
+	} else {
 		s.of[addr] = x
-	}
-	f(x)
-	return true
-}
-
-// forget makes room: of a few clients at hand (a map's order is random) the one that was
-// silent longest.
-func forget(of map[netip.Addr]*client, now time.Time) bool {
-	var oldest netip.Addr
-	silent, seen := time.Duration(-1), 0
-	for a, x := range of {
-		if d := now.Sub(x.last); x.idle() && d > silent {
-			oldest, silent = a, d
-		}
-		if seen++; seen == 16 {
-			break
-		}
-	}
-	delete(of, oldest)
-	return silent >= 0
-}
-
-// query takes one query from the client's rate.
-func (c *clients) query(addr netip.Addr, now time.Time) (p pass) {
-	p = dropped
-	c.with(addr, now, func(x *client) {
-		x.refill(now, c.rate)
-		switch {
-		case x.tokens >= 1:
-			x.tokens--
-			p = allowed
-		case x.slips >= 1:
-			x.slips--
-			p = truncated
-		}
-	})
-	return p
-}
-
-// delay takes one query of a TCP client, which may be told to wait: the time after which
-// the query may be worked on.
-func (c *clients) delay(addr netip.Addr, now time.Time) (wait time.Duration) {
-	c.with(addr, now, func(x *client) {
-		x.refill(now, c.rate)
-		x.tokens--
-		if x.tokens < 0 {
-			wait = min(time.Duration(-x.tokens/c.rate*float64(time.Second)), mostDelay)
-			x.tokens = max(x.tokens, -c.rate)
-		}
-	})
-	return wait
-}
-
-func (x *client) refill(now time.Time, rate float64) {
-	if d := now.Sub(x.last).Seconds(); d > 0 {
-		x.tokens = min(x.tokens+d*rate, rate*burstTime)
-		x.slips = min(x.slips+d*slipRate, slipRate)
-		x.last = now
 	}
 }
 
@@ -174,7 +92,7 @@ func (c *clients) disconnect(addr netip.Addr, now time.Time) {
 }
 
 func (c *clients) take(addr netip.Addr, now time.Time, total *int, most int, place func(*client) *int) (ok bool) {
-	c.with(addr, now, func(x *client) {
+	c.with(addr, func(x *client) {
 		c.total.Lock()
 		defer c.total.Unlock()
 		if ok = *total < most && *place(x) < share(*total, most); ok {
@@ -186,7 +104,7 @@ func (c *clients) take(addr netip.Addr, now time.Time, total *int, most int, pla
 }
 
 func (c *clients) give(addr netip.Addr, now time.Time, total *int, place func(*client) *int) {
-	c.with(addr, now, func(x *client) {
+	c.with(addr, func(x *client) {
 		c.total.Lock()
 		defer c.total.Unlock()
 		*total--

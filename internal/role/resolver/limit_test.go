@@ -46,58 +46,30 @@ func TestNobodyTakesTheLastPlaces(t *testing.T) {
 	if c.total.waiting != 0 || c.total.tcp != 0 || c.total.flights != 0 {
 		t.Errorf("left over: %d waiting, %d connections, %d flights", c.total.waiting, c.total.tcp, c.total.flights)
 	}
-	for n := range 21 {
-		if x := c.shardOf(number(n))[number(n)]; x != nil && !x.idle() {
-			t.Errorf("client %d is not idle: %+v", n, x)
-		}
-	}
-}
-
-// shardOf is the table that the client is in, for tests.
-func (c *clients) shardOf(a netip.Addr) map[netip.Addr]*client {
 	for i := range c.shards {
-		if of := c.shards[i].of; of[a] != nil {
-			return of
+		if left := c.shards[i].of; len(left) > 0 {
+			t.Errorf("remembered, though they have nothing: %v", left)
 		}
 	}
-	return nil
 }
 
-// TestTableOfClientsIsBounded: three times as many addresses as fit are all answered, and
-// those who have a place are not forgotten.
-func TestTableOfClientsIsBounded(t *testing.T) {
+// TestTableOfClientsIsFull: three times as many addresses as fit are all answered, and those
+// who have a place are not forgotten.
+func TestTableOfClientsIsFull(t *testing.T) {
 	c := newClients(clientRate)
 	for n := range 100 {
 		c.enter(number(n), noon)
 	}
 	for n := range 3 * maxClients {
-		if p := c.query(number(1000+n), noon.Add(time.Duration(n)*time.Microsecond)); p != allowed {
+		if p := c.query(number(1000+n), false, noon.Add(time.Duration(n)*time.Microsecond)); p != allowed {
 			t.Fatalf("client %d: %v", n, p)
 		}
-	}
-	total := 0
-	for i := range c.shards {
-		total += len(c.shards[i].of)
-	}
-	if total > maxClients {
-		t.Errorf("%d clients are remembered, at most %d", total, maxClients)
 	}
 	for n := range 100 {
 		c.leave(number(n), noon)
 	}
 	if c.total.waiting != 0 {
 		t.Errorf("%d waiting", c.total.waiting)
-	}
-}
-
-// TestTableFullOfClientsAtWork: when nobody can be forgotten a new one is turned away.
-func TestTableFullOfClientsAtWork(t *testing.T) {
-	of := map[netip.Addr]*client{}
-	for n := range 64 {
-		of[number(n)] = &client{waiting: 1, last: noon}
-	}
-	if forget(of, noon) || len(of) != 64 {
-		t.Errorf("a client at work was forgotten: %d left", len(of))
 	}
 }
 

@@ -31,6 +31,7 @@ type zone struct {
 	own  bool   // the event's: leases have names here
 	ttl  uint32 // of negative answers
 	loop bool   // localhost: every name is the loopback
+	full bool   // every name is there, without records
 }
 
 // local answers what belongs to the event or to no one outside. It is read-only once made.
@@ -41,8 +42,9 @@ type local struct {
 	zones    map[string]*zone        // by apex
 	segments []netip.Prefix
 	leases   leaseNames
-	server   []byte // SOA's MNAME and NS: this node
-	mailbox  []byte // SOA's RNAME
+	blocks   map[string][]byte // names that are not to resolve
+	server   []byte            // SOA's MNAME and NS: this node
+	mailbox  []byte            // SOA's RNAME
 }
 
 // special lists names that are not for the world's servers: RFC 6761 (invalid, test), RFC
@@ -63,11 +65,11 @@ var private = [...]string{
 func newLocal(cfg Config, leases leaseNames) *local {
 	l := &local{
 		hosts: map[string][]netip.Addr{}, inner: map[string]bool{}, names: map[netip.Addr][]byte{},
-		zones: map[string]*zone{}, segments: cfg.Clients, leases: leases,
+		zones: map[string]*zone{}, blocks: map[string][]byte{}, segments: cfg.Clients, leases: leases,
 		server: pack(cfg.Name), mailbox: pack("hostmaster." + cfg.Domain),
 	}
 	for _, name := range special {
-		l.zone(pack(name), zone{ttl: emptyTTL})
+		l.zone(pack(name), zone{ttl: emptyTTL, full: name == "resolver.arpa"}) // RFC 9462 section 6.4
 	}
 	for _, p := range cfg.Clients { // before the private ones: a name that a lease may bring is not denied for hours
 		l.reverse(p, negativeTTL)
@@ -79,6 +81,9 @@ func newLocal(cfg Config, leases leaseNames) *local {
 	l.names[netip.MustParseAddr("127.0.0.1")] = pack("localhost")
 	l.names[netip.IPv6Loopback()] = pack("localhost")
 	l.zone(pack(cfg.Domain), zone{own: true, ttl: negativeTTL})
+	for _, name := range cfg.Block {
+		l.block(name)
+	}
 	for _, n := range cfg.Names {
 		w := pack(strings.ToLower(n.FQDN))
 		if !slices.Contains(l.hosts[string(w)], n.Addr) {
@@ -255,7 +260,7 @@ func (l *local) answer(out []byte, q *wire.DNSQuery, name []byte) (reply []byte,
 	}
 	ttl := uint32(ownTTL)
 	var ptr []byte
-	exists := host || l.inner[string(name)] || bytes.Equal(name, z.apex)
+	exists := host || l.inner[string(name)] || bytes.Equal(name, z.apex) || z.full
 	switch {
 	case z.loop:
 		exists = true

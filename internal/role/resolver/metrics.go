@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	udp, tcp                        prometheus.Counter
 	hits, own, asked, stale, failed prometheus.Counter
+	blocked, logWritten, logLost    prometheus.Counter
 	malformed, foreign, limited     prometheus.Counter
 	dropped, refused, busy          prometheus.Counter
 	cacheEntries, cacheBytes        prometheus.Gauge
@@ -34,16 +35,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	queries := vec("queries_total", "Queries from clients, by transport: dot is TLS, doh HTTPS, doq QUIC. Much TCP means truncated answers: look at the drops.", "by")
 	answers := vec("answers_total", "Answers to clients, by where they came from. Many of stale or failed: look at the resolvers asked and at the uplink.", "from")
 	drops := vec("refused_total", "Queries not answered or refused, by why. client-rate: one device asks too much, find it; foreign: somebody outside the segments asks, look at the filters; busy: the resolvers asked are slow.", "why")
+	log := vec("logged_total", "Queries of the sample for the log, by what came of them. lost: the disk is full or slow; answers do not wait for it.", "result")
 	buckets := []float64{.001, .002, .005, .01, .02, .05, .1, .2, .4, .8, 1.6, 3.2, 5}
 	m := &Metrics{
 		udp: queries.WithLabelValues("udp"), tcp: queries.WithLabelValues("tcp"),
 		dot: queries.WithLabelValues("dot"), doh: queries.WithLabelValues("doh"), doq: queries.WithLabelValues("doq"),
 		secureConnections: gauge("encrypted_connections", "Connections of clients by TLS, HTTPS and QUIC. Near 8192 somebody holds connections open: look at who."),
 		expiry:            gauge("certificate_expires_seconds", "Unix time at which the certificate of encrypted DNS ends; 0 without one. Less than a week away: put a new one in its place, no restart is needed."),
-		hits:              answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), asked: answers.WithLabelValues("asked"),
+		hits:              answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), blocked: answers.WithLabelValues("block"), asked: answers.WithLabelValues("asked"),
 		stale: answers.WithLabelValues("stale"), failed: answers.WithLabelValues("failed"),
 		malformed: drops.WithLabelValues("malformed"), foreign: drops.WithLabelValues("foreign"), limited: drops.WithLabelValues("client-rate-truncated"),
 		dropped: drops.WithLabelValues("client-rate"), refused: drops.WithLabelValues("refused"), busy: drops.WithLabelValues("busy"),
+		logWritten: log.WithLabelValues("written"), logLost: log.WithLabelValues("lost"),
 		cacheEntries: gauge("cache_answers", "Answers in the cache. It falls to 0 when the resolver is started anew."),
 		cacheBytes:   gauge("cache_bytes", "Bytes that the cache takes. At its limit with few hits give resolver.cache more."),
 		waiting:      gauge("waiting_questions", "Questions for which an answer is awaited from outside. In the hundreds: the resolvers asked are slow or the uplink is full."),

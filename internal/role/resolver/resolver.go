@@ -33,6 +33,8 @@ type Config struct {
 	Rate    int              // queries per second of one client
 	// Encrypted is nil when the plan wants none.
 	Encrypted *Encrypted `json:",omitempty"`
+	Log       float64    `json:",omitempty"` // share of the queries that is logged, 0 to 1
+	Block     []string   `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
@@ -77,9 +79,9 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
 	s.flights = newFlights(cache, s.upstream, clients, m)
-	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, m: m}
+	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), top: newTop(), m: m}
 	if cfg.Encrypted != nil {
-		s.secure = newSecure(s) // last: it copies the handler
+		s.secure = newSecure(s)
 	}
 	return s
 }
@@ -110,6 +112,8 @@ func (s *Server) Run(ctx context.Context) error {
 	s.flights.start(ctx, &all)
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
+	all.Go(func() { s.handler.top.run(ctx) })
+	all.Go(func() { s.handler.log.run(ctx) })
 	for _, u := range listeners.packets {
 		all.Go(func() { fail(s.serveUDP(u)) })
 	}

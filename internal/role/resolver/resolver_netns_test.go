@@ -151,8 +151,8 @@ func (w *world) forge(out dns.ResponseWriter, r *dns.Msg) {
 func within(ns *kernel.Namespace) network {
 	n := system()
 	inside := n
-	n.packet = func(a netip.Addr) (c *net.UDPConn, err error) {
-		e := ns.Do(func() error { c, err = inside.packet(a); return nil })
+	n.packet = func(a netip.Addr, shared bool) (c *net.UDPConn, err error) {
+		e := ns.Do(func() error { c, err = inside.packet(a, shared); return nil })
 		return c, firstError(err, e)
 	}
 	n.stream = func(a netip.Addr) (l net.Listener, err error) {

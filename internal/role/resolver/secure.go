@@ -41,7 +41,7 @@ type secureNetwork struct {
 }
 
 func secureSystem() secureNetwork {
-	free := freebind()
+	free := freebind(false)
 	return secureNetwork{
 		packet: func(a netip.AddrPort) (*net.UDPConn, error) {
 			c, err := free.ListenPacket(context.Background(), family("udp", a.Addr()), a.String())
@@ -72,10 +72,14 @@ type secure struct {
 func newSecure(s *Server) *secure {
 	x := &secure{s: s, cfg: s.cfg.Encrypted, on: new(atomic.Bool), cert: certificate{chain: s.cfg.Encrypted.Chain, key: s.cfg.Encrypted.Key}}
 	s.handler.ddr = newDDR(s.cfg, s.handler.local, x.on)
-	x.dot = &way{handler: s.handler.over(s.m.dot), idle: x.idle, private: true}
-	x.doh = &way{handler: s.handler.over(s.m.doh), idle: x.idle, private: true}
-	x.doq = &way{handler: s.handler.over(s.m.doq), idle: x.idle, private: true}
+	x.dot, x.doh, x.doq = &way{idle: x.idle, private: true}, &way{idle: x.idle, private: true}, &way{idle: x.idle, private: true}
+	x.handlers()
 	return x
+}
+
+// handlers takes the server's handler as it is now, for each way with a counter of its own.
+func (x *secure) handlers() {
+	x.dot.handler, x.doh.handler, x.doq.handler = x.s.handler.over(x.s.m.dot), x.s.handler.over(x.s.m.doh), x.s.handler.over(x.s.m.doq)
 }
 
 // idle is how long a connection may be silent.
@@ -125,6 +129,7 @@ func (x *secure) begin(ctx context.Context, all *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	x.handlers() // the query log has come since
 	x.on.Store(true)
 	all.Go(func() {
 		err := n.run(ctx)
@@ -205,19 +210,23 @@ func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
 // connectSecure takes a place for an encrypted connection and pays for its handshake, or is
 // false when the client has had its share of either.
 func (c *clients) connectSecure(addr netip.Addr, now time.Time) (ok bool) {
-	c.with(addr, now, func(x *client) {
-		x.refill(now, c.rate)
+	c.with(addr, func(x *client) {
 		c.total.Lock()
 		defer c.total.Unlock()
-		if x.tokens < handshakeCost || c.total.secure >= maxSecure || x.secure >= min(share(c.total.secure, maxSecure), secureShare) {
+		if c.total.secure >= maxSecure || x.secure >= min(share(c.total.secure, maxSecure), secureShare) || !c.shake(addr, now) {
 			return
 		}
-		x.tokens -= handshakeCost
 		x.secure++
 		c.total.secure++
 		ok = true
 	})
 	return ok
+}
+
+// shake takes a handshake from the client's rate, or is false when that is used up.
+func (r *rates) shake(addr netip.Addr, now time.Time) bool {
+	at := int64(now.Sub(r.base))
+	return take(&r.of(addr, true, at).due, at, handshakeCost*r.step, r.burst) // it can answer, by TCP or a Retry
 }
 
 // disconnectSecure gives an encrypted connection's place back.

@@ -111,7 +111,7 @@ type booth struct {
 // open has the sockets opened on ports that are free, and notes which.
 func (b *booth) open() network {
 	n := system()
-	n.packet = func(netip.Addr) (*net.UDPConn, error) {
+	n.packet = func(netip.Addr, bool) (*net.UDPConn, error) {
 		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	}
 	n.stream = func(netip.Addr) (net.Listener, error) {

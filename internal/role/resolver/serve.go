@@ -8,49 +8,53 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/hotstage/hotstage/internal/kernel"
 	"github.com/hotstage/hotstage/internal/wire"
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
 const (
 	port       = 53
-	batch      = 32
 	maxQuery   = 2048 // octets; a longer query is nobody's
 	pipelined  = 16   // questions of one TCP connection at once
 	idleTime   = 10 * time.Second
 	crowdTime  = time.Second // idle time when three of four connections are taken
 	writeTime  = 5 * time.Second
 	receiveBuf = 1 << 20
+	maxSpread  = 8 // UDP sockets of one address
 )
 
 // network opens the sockets; a test opens them in a namespace.
 type network struct {
-	packet func(netip.Addr) (*net.UDPConn, error)
+	packet func(a netip.Addr, shared bool) (*net.UDPConn, error) // shared: several sockets, the kernel spreads the clients over them
 	stream func(netip.Addr) (net.Listener, error)
 	dial   dialer
 	secure secureNetwork
 }
 
 // freebind opens sockets with IP_FREEBIND: an address that the node gets later, or that is
-// still being checked for duplicates, can be served from the start.
-func freebind() *net.ListenConfig {
+// still being checked for duplicates, can be served from the start. shared: several sockets
+// may have one address.
+func freebind(shared bool) *net.ListenConfig {
 	return &net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
-		var err error
+		var err, err2 error
 		e := c.Control(func(fd uintptr) {
 			if network[len(network)-1] == '6' {
 				err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
 			} else {
 				err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
 			}
+			if shared {
+				err2 = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}
 		})
-		return errors.Join(e, err)
+		return errors.Join(e, err, err2)
 	}}
 }
 
@@ -63,11 +67,10 @@ func family(network string, a netip.Addr) string {
 }
 
 func system() network {
-	free := freebind()
 	var d net.Dialer
 	return network{
-		packet: func(a netip.Addr) (*net.UDPConn, error) {
-			c, err := free.ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
+		packet: func(a netip.Addr, shared bool) (*net.UDPConn, error) {
+			c, err := freebind(shared).ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
 			if err != nil {
 				return nil, err
 			}
@@ -75,7 +78,7 @@ func system() network {
 			return u, u.SetReadBuffer(receiveBuf)
 		},
 		stream: func(a netip.Addr) (net.Listener, error) {
-			return free.Listen(context.Background(), family("tcp", a), netip.AddrPortFrom(a, port).String())
+			return freebind(false).Listen(context.Background(), family("tcp", a), netip.AddrPortFrom(a, port).String())
 		},
 		dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 			return d.DialContext(ctx, network, to.String())
@@ -102,12 +105,12 @@ func (l *listeners) close() {
 func (s *Server) listen() (*listeners, error) {
 	var l listeners
 	for _, a := range s.cfg.Listen {
-		u, err := s.net.packet(a)
+		u, err := s.spread(a)
+		l.packets = append(l.packets, u...)
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("listen on %s port %d by UDP: %w; see who has it: ss -lunp", a, port, err)
 		}
-		l.packets = append(l.packets, u)
 		t, err := s.net.stream(a)
 		if err != nil {
 			l.close()
@@ -118,26 +121,37 @@ func (s *Server) listen() (*listeners, error) {
 	return &l, nil
 }
 
-// batcher reads and writes many packets by one system call; both families' have it.
-type batcher interface {
-	ReadBatch([]ipv4.Message, int) (int, error)
-	WriteBatch([]ipv4.Message, int) (int, error)
+// spread opens a UDP socket for each processor, among which the kernel spreads the clients.
+// A first one alone finds out whether another program has the address.
+func (s *Server) spread(a netip.Addr) ([]*net.UDPConn, error) {
+	alone, err := s.net.packet(a, false)
+	if err != nil {
+		return nil, err
+	}
+	alone.Close()
+	var all []*net.UDPConn
+	for range min(runtime.GOMAXPROCS(0), maxSpread) {
+		u, err := s.net.packet(a, true)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, u)
+	}
+	return all, nil
 }
 
-// serveUDP answers on one address until its socket is closed.
+// serveUDP answers on one socket until it is closed.
 func (s *Server) serveUDP(c *net.UDPConn) error {
-	var b batcher = ipv4.NewPacketConn(c)
-	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is6() {
-		b = ipv6.NewPacketConn(c)
+	d, err := kernel.NewDatagrams(c, maxQuery, ourSize)
+	if err != nil {
+		return err
 	}
-	in, out := make([]ipv4.Message, batch), make([]ipv4.Message, batch)
-	for i := range in {
-		in[i].Buffers = [][]byte{make([]byte, maxQuery)}
-		out[i].Buffers = [][]byte{make([]byte, 0, ourSize)}
-	}
+	h := s.handler
+	h.hot = new(tally)
 	var k key
+	var q wire.DNSQuery
 	for {
-		n, err := b.ReadBatch(in, 0)
+		n, err := d.Receive()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -147,48 +161,33 @@ func (s *Server) serveUDP(c *net.UDPConn) error {
 			}
 		}
 		now := time.Now()
-		ready := 0
-		for i := range in[:n] {
-			if s.packet(c, &in[i], &out[ready], now, &k) {
-				ready++
-			}
+		for i := range n {
+			s.packet(&h, c, d, i, now, &q, &k)
 		}
-		for sent := 0; sent < ready; {
-			n, err := b.WriteBatch(out[sent:ready], 0)
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			if err != nil {
-				n = max(n, 0) + 1 // that client cannot be reached; the others can
-			}
-			sent += n
+		h.hot.count(s.m)
+		if d.Flush() != nil {
+			return nil
 		}
 	}
 }
 
-// packet works on one received packet; true when its answer is in out.
-func (s *Server) packet(c *net.UDPConn, in, out *ipv4.Message, now time.Time, k *key) bool {
-	from, ok := in.Addr.(*net.UDPAddr)
-	if !ok || from.Port == 0 || in.Flags&unix.MSG_TRUNC != 0 {
+// packet works on one received packet.
+func (s *Server) packet(h *handler, c *net.UDPConn, d *kernel.Datagrams, i int, now time.Time, q *wire.DNSQuery, k *key) {
+	from := d.From(i)
+	if from.Port() == 0 || !d.Whole(i) {
 		s.m.malformed.Inc()
-		return false
+		return
 	}
-	at := from.AddrPort()
-	client := at.Addr().Unmap()
-	var q wire.DNSQuery
-	reply, v := s.handler.handle(out.Buffers[0][:0], in.Buffers[0][:in.N], client, true, now, &q, k)
+	reply, v := h.handle(d.Room(), d.Packet(i), from.Addr(), true, now, q, k)
 	switch v {
 	case answer:
-		out.Buffers[0] = reply
-		out.Addr = in.Addr
-		return true
+		d.Reply(i, reply)
 	case wait:
-		q.Name = slices.Clone(q.Name)
-		s.flights.board(k, passenger{q: q, size: min(int(q.Size), ourSize), from: client, since: now, answer: func(b []byte) {
-			c.WriteToUDPAddrPort(b, at) // a client that has gone is no fault of ours
-		}})
+		at, p := d.Zoned(i), passenger{q: *q, size: min(int(q.Size), ourSize), from: from.Addr(), since: now}
+		p.q.Name = slices.Clone(q.Name)
+		p.answer = func(b []byte) { c.WriteToUDPAddrPort(b, at) } // a client that has gone is no fault of ours
+		s.flights.board(k, p)
 	}
-	return false
 }
 
 // fatal tells whether a socket is of no use any more. A network error of one client is not,

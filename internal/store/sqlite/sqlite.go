@@ -79,12 +79,15 @@ func (s *Store) Close() error {
 }
 
 // explain adds to SQLite's words what a person can do.
-func (s *Store) explain(err error) error {
+func (s *Store) explain(err error) error { return explain(err, s.path, damaged) }
+
+// explain is Store.explain for any file; damaged is what to do when it cannot be read.
+func explain(err error, path, damaged string) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
 		return err
 	}
-	folder := filepath.Dir(s.path)
+	folder := filepath.Dir(path)
 	hint := ""
 	switch e.Code() & 0xff { // the primary result code
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
@@ -96,7 +99,7 @@ func (s *Store) explain(err error) error {
 	case lib.SQLITE_IOERR:
 		hint = "the disk refuses reads or writes: dmesg, df -h " + folder
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
-		hint = "another process holds the file: fuser " + s.path
+		hint = "another process holds the file: fuser " + path
 	default:
 		return err
 	}
