@@ -5,7 +5,7 @@ VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # Debian's packages that the interop tests use as judges.
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin kea-dhcp4-server ndisc6 \
-               bind9-dnsutils unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
+               bind9-dnsutils knot-dnsutils curl unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
                mariadb-server-core mariadb-client-core
 # What the resolver is measured beside, and the tools that do it; not needed by tests.
 PEERS       := dnsdist dnsperf keepalived knot-resolver nftables nsd pdns-recursor unbound

@@ -118,6 +118,7 @@ func (n *node) addServices() error {
 		if err != nil {
 			return fmt.Errorf("configure resolver: %w", err)
 		}
+		n.ownCertificate(&cfg)
 		m := resolver.NewMetrics(n.registry)
 		if cfg.Log > 0 {
 			n.queries = sqlite.NewQueries(queriesFile(n.state), mostQueries)

@@ -91,36 +91,46 @@ func makeAuthority(dir, event string, now time.Time) error {
 
 // makeNode writes the node's certificate, its key and the authority's certificate in one file.
 func makeNode(dir, node string) error {
+	cert, secret, authority, err := issue(dir, node, func(authority *x509.Certificate) *x509.Certificate {
+		return &x509.Certificate{
+			Subject: pkix.Name{CommonName: node}, DNSNames: []string{node},
+			NotBefore: authority.NotBefore, NotAfter: authority.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return create(filepath.Join(dir, node+nodeSuffix), append(append(cert, secret...), authority...))
+}
+
+// issue makes a key and has the folder's authority sign the certificate that template gives
+// for it. All is in PEM.
+func issue(dir, node string, template func(authority *x509.Certificate) *x509.Certificate) (cert, secret, above []byte, err error) {
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, authorityCert), filepath.Join(dir, authorityKey))
 	if err != nil {
-		return fmt.Errorf("read the event's authority in %s, to make a key for %s: %w; make the keys where %s is, and copy %s to the node", dir, node, err, authorityKey, node+nodeSuffix)
+		return nil, nil, nil, fmt.Errorf("read the event's authority in %s, to make a key for %s: %w; make the keys where %s is, and copy %s to the node", dir, node, err, authorityKey, node+nodeSuffix)
 	}
 	authority, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fmt.Errorf("read the event's authority: %w", err)
+		return nil, nil, nil, fmt.Errorf("read the event's authority: %w", err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return fmt.Errorf("make a key for %s: %w", node, err)
+		return nil, nil, nil, fmt.Errorf("make a key for %s: %w", node, err)
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	t := template(authority)
+	if t.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)); err != nil {
+		return nil, nil, nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, authority, key.Public(), pair.PrivateKey)
 	if err != nil {
-		return err
+		return nil, nil, nil, fmt.Errorf("make a certificate for %s: %w", node, err)
 	}
-	t := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: node}, DNSNames: []string{node},
-		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	if secret, err = keyBlock(key); err != nil {
+		return nil, nil, nil, err
 	}
-	cert, err := x509.CreateCertificate(rand.Reader, t, authority, key.Public(), pair.PrivateKey)
-	if err != nil {
-		return fmt.Errorf("make a certificate for %s: %w", node, err)
-	}
-	secret, err := keyBlock(key)
-	if err != nil {
-		return err
-	}
-	return create(filepath.Join(dir, node+nodeSuffix), append(append(certBlock(cert), secret...), certBlock(authority.Raw)...))
+	return certBlock(der), secret, certBlock(authority.Raw), nil
 }
 
 func certBlock(der []byte) []byte {

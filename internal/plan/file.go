@@ -163,6 +163,7 @@ type rawResolver struct {
 	cache      int64
 	clientRate int
 	local      []rawLocal
+	encrypted  rawEncrypted
 	block      []rawBlock
 	log        float64
 }
@@ -483,6 +484,11 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		}),
 		"cache":       r.cache(&d.cache),
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
+		"encrypted": func(v *value) {
+			d.encrypted.modeAt = v
+			r.oneOf(&d.encrypted.mode, EncryptedOn, EncryptedOff)(v)
+		},
+		"certificate": func(v *value) { r.certificate(v, &d.encrypted) },
 		"block":       r.block(&d.block),
 		"log":         r.queryLog(&d.log),
 		"local": func(v *value) {

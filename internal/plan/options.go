@@ -259,7 +259,7 @@ func (d *deriver) encrypted(s *draft, e EncryptedDNS, at *value) {
 		e.ALPN = []string{"dot"}
 	}
 	if http && e.Path == "" {
-		e.Path = "/dns-query{?dns}" // what RFC 8484 section 4.1.1 shows and nearly all servers have
+		e.Path = DoHPath
 	}
 	// RFC 9461 section 5: relative to the server, with the variable "dns".
 	if http && (!strings.HasPrefix(e.Path, "/") || !strings.Contains(e.Path, "{?dns}") || len(e.Path) > 100) {

@@ -328,8 +328,9 @@ type Resolver struct {
 	Cache      int64            // bytes
 	ClientRate int              // queries per second of one client address
 	Names      []Name           // of the event: nodes, gateways, services, reservations
-	Log        float64          `json:",omitempty"` // share of the queries that is logged, 0 to 1
-	Block      []string         `json:",omitempty"` // names that are not to resolve, nor what is below them
+	Encrypted  Encrypted
+	Log        float64  `json:",omitempty"` // share of the queries that is logged, 0 to 1
+	Block      []string `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // Name is one of the event's own names.

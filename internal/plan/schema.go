@@ -171,8 +171,14 @@ func schemaResolver() object {
 		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
-		"log":         with(pattern("Share of the queries that each resolver keeps a record of, with the client's address: for finding faults, and no longer than that.", `^(off|[0-9.]+%)$`, "10%"), "default", "off"),
-		"block":       listOf("Names that are not to resolve, nor what is below them. Default: none.", text("A domain name.", "ads.example")),
+		"encrypted":   enum("Name service by TLS, HTTPS and QUIC too. Default: where there is a certificate.", nil, EncryptedOn, EncryptedOff),
+		"certificate": keys("What the resolvers prove themselves with by TLS. Default: signed by the event's own authority (hotstage keys), which devices do not know.", object{
+			"name":  text("The name that it is for. Default: dns.DOMAIN.", "dns.conf.example"),
+			"chain": text("The file on the nodes of the certificate and those above it, PEM; or a secret's name.", "file:/etc/hotstage/dns.crt"),
+			"key":   text("The file on the nodes of its private key, PEM; or a secret's name. Never the key itself.", "file:/etc/hotstage/dns.key", "dns-key"),
+		}),
+		"log":   with(pattern("Share of the queries that each resolver keeps a record of, with the client's address: for finding faults, and no longer than that.", `^(off|[0-9.]+%)$`, "10%"), "default", "off"),
+		"block": listOf("Names that are not to resolve, nor what is below them. Default: none.", text("A domain name.", "ads.example")),
 		"local": object{"description": "Names of your own, and their addresses.", "type": []string{"object", "null"},
 			"additionalProperties": listOf("Its addresses.", text("An IPv4 or IPv6 address.", "10.9.0.71"))},
 	})

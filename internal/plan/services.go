@@ -12,11 +12,13 @@ import (
 // services says who answers whom, and under which names.
 func (d *deriver) services() {
 	var lacking []*draft
+	encrypted := d.encryptedService()
 	for _, s := range d.drafts {
 		s.DNS4, s.DNS6 = d.resolversFor(s)
 		d.reachable(s, s.raw.of("dns"), "dns", s.raw.dns)
 		d.reachable(s, s.raw.of("ntp"), "ntp", s.raw.ntp)
 		d.options(s)
+		d.tellEncrypted(s, encrypted)
 		if s.raw.dns != nil {
 			s.DNS4, s.DNS6 = nil, nil
 			for _, a := range s.raw.dns {
@@ -39,7 +41,7 @@ func (d *deriver) services() {
 	}
 	d.lack(lacking, "no resolver", "a node of its site with role resolver and an interface in it or in a server segment, or dns: [addresses]")
 	d.shared()
-	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate, Log: d.raw.resolver.log}
+	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate, Log: d.raw.resolver.log, Encrypted: encrypted}
 	if len(d.plan.Resolver.Ask) == 0 {
 		// Quad9, Cloudflare and Google: three operators, so that no one of them is the event's only one.
 		for _, a := range []string{"9.9.9.9", "1.1.1.1", "8.8.8.8"} {

@@ -26,7 +26,11 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	if cfg.Cache < minCache {
 		return Config{}, fmt.Errorf("resolver: a cache of %d bytes is too small; give it %d at least", cfg.Cache, minCache)
 	}
+	cfg.Encrypted = encrypted(p)
 	names := []string{cfg.Name, cfg.Domain}
+	if cfg.Encrypted != nil {
+		names = append(names, cfg.Encrypted.Name)
+	}
 	for _, x := range cfg.Names {
 		names = append(names, x.FQDN)
 	}
@@ -54,6 +58,9 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 			add(seg.Gateway4)
 			add(seg.Gateway6)
 		}
+	}
+	if cfg.Encrypted != nil {
+		cfg.Encrypted.Hints = hints(p, cfg.Listen)
 	}
 	return cfg, nil
 }

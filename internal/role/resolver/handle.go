@@ -21,6 +21,7 @@ type handler struct {
 	segments []netip.Prefix
 	cache    *cache
 	local    *local
+	ddr      *ddr // nil without encrypted service
 	clients  *clients
 	baker    *baker
 	top      *top
@@ -120,7 +121,7 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 
 // uncached is missed, and logs what it answers.
 func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr, now time.Time) ([]byte, verdict) {
-	reply, v := h.missed(out, q, k, size)
+	reply, v := h.missed(out, q, k, size, from)
 	if v == answer && h.log != nil {
 		where := FromOwn
 		if h.local.blocked(k.name()) != nil {
@@ -132,7 +133,7 @@ func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from 
 }
 
 // missed answers what needs no asking.
-func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte, verdict) {
+func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr) ([]byte, verdict) {
 	start := len(out)
 	if apex := h.local.blocked(k.name()); apex != nil {
 		h.m.blocked.Inc()
@@ -142,7 +143,11 @@ func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int) ([]byte
 		}
 		return reply, answer
 	}
-	if reply, ours := h.local.answer(out, q, k.name()); ours {
+	reply, ours := h.ddr.answer(out, q, k.name(), from)
+	if !ours {
+		reply, ours = h.local.answer(out, q, k.name())
+	}
+	if ours {
 		h.m.own.Inc()
 		if len(reply)-start > size {
 			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNoError)

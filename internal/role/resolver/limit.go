@@ -10,12 +10,13 @@ import (
 // What one client and all clients together may have.
 const (
 	clientShards = 16
-	maxWaiting   = 1 << 15 // questions waiting for an upstream, all clients together
-	maxTCP       = 1024    // connections, all clients together
+	maxWaiting   = 1 << 15     // questions waiting for an upstream, all clients together
+	maxTCP       = 1024        // connections, all clients together
+	mostDelay    = time.Second // of a question by a stream, for its client's rate
 )
 
 // client is what one address has.
-type client struct{ waiting, tcp, flights int }
+type client struct{ waiting, tcp, flights, secure int }
 
 // clients gives every client its share. Safe for concurrent use; bounded, because who has
 // nothing is not remembered here.
@@ -28,7 +29,7 @@ type clients struct {
 	}
 	total struct {
 		sync.Mutex
-		waiting, tcp, flights int
+		waiting, tcp, flights, secure int
 	}
 }
 

@@ -12,6 +12,9 @@ type Metrics struct {
 	cacheEntries, cacheBytes        prometheus.Gauge
 	waiting, connections            prometheus.Gauge
 	latency                         prometheus.Histogram
+	dot, doh, doq                   prometheus.Counter
+	secureConnections, expiry       prometheus.Gauge
+	handshakes                      *prometheus.CounterVec
 	upstream                        *prometheus.CounterVec
 	rtt                             *prometheus.HistogramVec
 	up                              *prometheus.GaugeVec
@@ -29,14 +32,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(g)
 		return g
 	}
-	queries := vec("queries_total", "Queries from clients, by transport. Much TCP means truncated answers: look at the drops.", "by")
+	queries := vec("queries_total", "Queries from clients, by transport: dot is TLS, doh HTTPS, doq QUIC. Much TCP means truncated answers: look at the drops.", "by")
 	answers := vec("answers_total", "Answers to clients, by where they came from. Many of stale or failed: look at the resolvers asked and at the uplink.", "from")
 	drops := vec("refused_total", "Queries not answered or refused, by why. client-rate: one device asks too much, find it; foreign: somebody outside the segments asks, look at the filters; busy: the resolvers asked are slow.", "why")
 	log := vec("logged_total", "Queries of the sample for the log, by what came of them. lost: the disk is full or slow; answers do not wait for it.", "result")
 	buckets := []float64{.001, .002, .005, .01, .02, .05, .1, .2, .4, .8, 1.6, 3.2, 5}
 	m := &Metrics{
 		udp: queries.WithLabelValues("udp"), tcp: queries.WithLabelValues("tcp"),
-		hits: answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), blocked: answers.WithLabelValues("block"), asked: answers.WithLabelValues("asked"),
+		dot: queries.WithLabelValues("dot"), doh: queries.WithLabelValues("doh"), doq: queries.WithLabelValues("doq"),
+		secureConnections: gauge("encrypted_connections", "Connections of clients by TLS, HTTPS and QUIC. Near 8192 somebody holds connections open: look at who."),
+		expiry:            gauge("certificate_expires_seconds", "Unix time at which the certificate of encrypted DNS ends; 0 without one. Less than a week away: put a new one in its place, no restart is needed."),
+		hits:              answers.WithLabelValues("cache"), own: answers.WithLabelValues("own"), blocked: answers.WithLabelValues("block"), asked: answers.WithLabelValues("asked"),
 		stale: answers.WithLabelValues("stale"), failed: answers.WithLabelValues("failed"),
 		malformed: drops.WithLabelValues("malformed"), foreign: drops.WithLabelValues("foreign"), limited: drops.WithLabelValues("client-rate-truncated"),
 		dropped: drops.WithLabelValues("client-rate"), refused: drops.WithLabelValues("refused"), busy: drops.WithLabelValues("busy"),
@@ -53,7 +59,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hotstage_resolver_upstream_up",
 			Help: "1 when the resolver asked is well. At 0 for all, look at the uplink; for one, give the plan another."}, []string{"resolver"}),
 	}
-	reg.MustRegister(m.latency, m.upstream, m.rtt, m.up)
+	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hotstage_resolver_handshakes_total",
+		Help: "Connections by TLS, HTTPS and QUIC, by what became of them. failed: clients do not like the certificate, or speak something else; refused: one client opens too many, find it."}, []string{"by", "result"})
+	reg.MustRegister(m.latency, m.upstream, m.rtt, m.up, m.handshakes)
 	return m
 }
 

@@ -112,7 +112,7 @@ func take(due *atomic.Int64, at, step, burst int64) bool {
 func (r *rates) delay(addr netip.Addr, now time.Time) time.Duration {
 	at := int64(now.Sub(r.base))
 	s := r.of(addr, true, at) // it has shaken hands
-	next := min(max(s.due.Load(), at)+r.step, at+r.burst+int64(time.Second))
+	next := min(max(s.due.Load(), at)+r.step, at+r.burst+int64(mostDelay))
 	s.due.Store(next)
 	return time.Duration(max(next-at-r.burst, 0))
 }

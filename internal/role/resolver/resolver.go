@@ -31,8 +31,10 @@ type Config struct {
 	Names   []plan.Name      // the event's own
 	Cache   int64            // bytes
 	Rate    int              // queries per second of one client
-	Log     float64          `json:",omitempty"` // share of the queries that is logged, 0 to 1
-	Block   []string         `json:",omitempty"` // names that are not to resolve, nor what is below them
+	// Encrypted is nil when the plan wants none.
+	Encrypted *Encrypted `json:",omitempty"`
+	Log       float64    `json:",omitempty"` // share of the queries that is logged, 0 to 1
+	Block     []string   `json:",omitempty"` // names that are not to resolve, nor what is below them
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
@@ -64,6 +66,7 @@ type Server struct {
 	m        *Metrics
 	tell     func(fact.Event)
 	ready    chan struct{}
+	secure   *secure // nil without encrypted service
 }
 
 // New allocates a resolver; nothing starts before Run. names may be nil: then leases have no
@@ -77,6 +80,9 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 	}, m, s.event)
 	s.flights = newFlights(cache, s.upstream, clients, m)
 	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), top: newTop(), m: m}
+	if cfg.Encrypted != nil {
+		s.secure = newSecure(s)
+	}
 	return s
 }
 
@@ -114,6 +120,10 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, l := range listeners.streams {
 		all.Go(func() { fail(s.serveTCP(ctx, l, &all)) })
 	}
+	if s.secure != nil {
+		s.secure.try(ctx, &all)
+		all.Go(func() { s.secure.run(ctx, &all) })
+	}
 	close(s.ready)
 	select {
 	case <-ctx.Done():
@@ -135,6 +145,7 @@ func (s *Server) measure(ctx context.Context) {
 		s.m.cacheEntries.Set(float64(entries))
 		s.m.cacheBytes.Set(float64(bytes))
 		s.m.connections.Set(float64(s.handler.clients.connections()))
+		s.m.secureConnections.Set(float64(s.handler.clients.secureConnections()))
 		select {
 		case <-ctx.Done():
 			return
@@ -145,7 +156,7 @@ func (s *Server) measure(ctx context.Context) {
 
 // Checks says whether names can be resolved, by whom, and how full the cache is.
 func (s *Server) Checks() []fact.Check {
-	checks := s.upstream.checks()
+	checks := append(s.upstream.checks(), s.secure.checks()...)
 	entries, bytes := s.handler.cache.used()
 	return append(checks, fact.Check{
 		Name: "resolver-cache", Words: "the cache is within its size", OK: int64(bytes) <= s.cfg.Cache,

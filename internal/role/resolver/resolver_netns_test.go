@@ -163,6 +163,14 @@ func within(ns *kernel.Namespace) network {
 		e := ns.Do(func() error { c, err = inside.dial(ctx, network, to); return nil })
 		return c, firstError(err, e)
 	}
+	n.secure.packet = func(a netip.AddrPort) (c *net.UDPConn, err error) {
+		e := ns.Do(func() error { c, err = inside.secure.packet(a); return nil })
+		return c, firstError(err, e)
+	}
+	n.secure.stream = func(a netip.AddrPort) (l net.Listener, err error) {
+		e := ns.Do(func() error { l, err = inside.secure.stream(a); return nil })
+		return l, firstError(err, e)
+	}
 	return n
 }
 
@@ -177,6 +185,12 @@ func firstError(errs ...error) error {
 // newVenue starts everything. The server is stopped with the test at the latest, and then no
 // goroutine of it may be left.
 func newVenue(t *testing.T, listen ...string) *venue {
+	t.Helper()
+	return newVenueWith(t, func(*Config) {}, listen...)
+}
+
+// newVenueWith is newVenue with another configuration.
+func newVenueWith(t *testing.T, change func(*Config), listen ...string) *venue {
 	t.Helper()
 	v := &venue{client: testnet.Namespace(t), gw: testnet.Namespace(t), world: testnet.Namespace(t), leases: &leaseTable{}, events: newEvents()}
 	clients := []string{"10.9.0.5/32", "2001:db8:1::50/64"}
@@ -195,6 +209,7 @@ func newVenue(t *testing.T, listen ...string) *venue {
 	for _, a := range append([]string{"10.1.0.1", "2001:db8:1::1"}, listen...) {
 		cfg.Listen = append(cfg.Listen, addr(a))
 	}
+	change(&cfg)
 	before := runtime.NumGoroutine()
 	v.server = New(cfg, v.leases, newMetrics(), v.events.tell)
 	v.server.net = within(v.gw)

@@ -35,37 +35,42 @@ type network struct {
 	packet func(a netip.Addr, shared bool) (*net.UDPConn, error) // shared: several sockets, the kernel spreads the clients over them
 	stream func(netip.Addr) (net.Listener, error)
 	dial   dialer
+	secure secureNetwork
+}
+
+// freebind opens sockets with IP_FREEBIND: an address that the node gets later, or that is
+// still being checked for duplicates, can be served from the start. shared: several sockets
+// may have one address.
+func freebind(shared bool) *net.ListenConfig {
+	return &net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+		var err, err2 error
+		e := c.Control(func(fd uintptr) {
+			if network[len(network)-1] == '6' {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+			} else {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+			}
+			if shared {
+				err2 = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}
+		})
+		return errors.Join(e, err, err2)
+	}}
+}
+
+// family is the network with the address's family.
+func family(network string, a netip.Addr) string {
+	if a.Is4() {
+		return network + "4"
+	}
+	return network + "6"
 }
 
 func system() network {
-	// IP_FREEBIND: an address that the node gets later, or that is still being checked for
-	// duplicates, can be served from the start.
-	free := func(shared bool) *net.ListenConfig {
-		return &net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
-			var err, err2 error
-			e := c.Control(func(fd uintptr) {
-				if network[len(network)-1] == '6' {
-					err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
-				} else {
-					err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
-				}
-				if shared {
-					err2 = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-				}
-			})
-			return errors.Join(e, err, err2)
-		}}
-	}
-	family := func(network string, a netip.Addr) string {
-		if a.Is4() {
-			return network + "4"
-		}
-		return network + "6"
-	}
 	var d net.Dialer
 	return network{
 		packet: func(a netip.Addr, shared bool) (*net.UDPConn, error) {
-			c, err := free(shared).ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
+			c, err := freebind(shared).ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
 			if err != nil {
 				return nil, err
 			}
@@ -73,11 +78,12 @@ func system() network {
 			return u, u.SetReadBuffer(receiveBuf)
 		},
 		stream: func(a netip.Addr) (net.Listener, error) {
-			return free(false).Listen(context.Background(), family("tcp", a), netip.AddrPortFrom(a, port).String())
+			return freebind(false).Listen(context.Background(), family("tcp", a), netip.AddrPortFrom(a, port).String())
 		},
 		dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 			return d.DialContext(ctx, network, to.String())
 		},
+		secure: secureSystem(),
 	}
 }
 
@@ -201,6 +207,17 @@ func fatal(err error) bool {
 
 // serveTCP accepts connections on one address until its socket is closed.
 func (s *Server) serveTCP(ctx context.Context, l net.Listener, all *sync.WaitGroup) error {
+	return s.accept(ctx, l, s.handler.clients.connect, func(c net.Conn, client netip.Addr) {
+		all.Go(func() {
+			defer func() { s.handler.clients.disconnect(client, time.Now()) }()
+			s.converse(ctx, c, client, s.plain())
+		})
+	})
+}
+
+// accept gives serve the connections of those whom admit has given a place, until the
+// listener is closed. serve must not block.
+func (s *Server) accept(ctx context.Context, l net.Listener, admit func(netip.Addr, time.Time) bool, serve func(net.Conn, netip.Addr)) error {
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -216,34 +233,29 @@ func (s *Server) serveTCP(ctx context.Context, l net.Listener, all *sync.WaitGro
 			}
 			continue
 		}
-		now := time.Now()
 		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
-		if !s.handler.serves(client) {
+		switch {
+		case !s.handler.serves(client):
 			s.m.foreign.Inc()
 			c.Close()
-			continue
-		}
-		if !s.handler.clients.connect(client, now) {
+		case !admit(client, time.Now()):
 			s.m.busy.Inc()
 			c.Close()
-			continue
+		default:
+			serve(c, client)
 		}
-		all.Go(func() {
-			defer func() { s.handler.clients.disconnect(client, time.Now()) }()
-			s.converse(ctx, c, client)
-		})
 	}
 }
 
 // converse serves one TCP connection (RFC 7766): several questions at once, answered in the
 // order in which their answers come.
-func (s *Server) converse(ctx context.Context, c net.Conn, client netip.Addr) {
+func (s *Server) converse(ctx context.Context, c net.Conn, client netip.Addr, w *way) {
 	replies := make(chan []byte, pipelined) // has room for every place given below
 	places := make(chan struct{}, pipelined)
 	var writer sync.WaitGroup
 	writer.Go(func() { write(c, replies, places) })
 	stop := context.AfterFunc(ctx, func() { c.Close() }) // a deadline could be moved again by who has not seen the end
-	s.questions(ctx, c, client, replies, places)
+	s.questions(ctx, c, client, w, replies, places)
 	for range pipelined { // every question has its answer: flights end by themselves
 		places <- struct{}{}
 	}
@@ -254,15 +266,11 @@ func (s *Server) converse(ctx context.Context, c net.Conn, client netip.Addr) {
 }
 
 // questions reads until the client is silent, gone, or not speaking DNS.
-func (s *Server) questions(ctx context.Context, c net.Conn, client netip.Addr, replies chan<- []byte, places chan struct{}) {
+func (s *Server) questions(ctx context.Context, c net.Conn, client netip.Addr, w *way, replies chan<- []byte, places chan struct{}) {
 	buf := make([]byte, 2+maxQuery)
 	var k key
 	for ctx.Err() == nil {
-		idle := idleTime
-		if s.handler.clients.connections() > maxTCP*3/4 {
-			idle = crowdTime
-		}
-		c.SetReadDeadline(time.Now().Add(idle))
+		c.SetReadDeadline(time.Now().Add(w.idle()))
 		if _, err := io.ReadFull(c, buf[:2]); err != nil {
 			return
 		}
@@ -284,13 +292,13 @@ func (s *Server) questions(ctx context.Context, c net.Conn, client netip.Addr, r
 			}
 		}
 		var q wire.DNSQuery
-		reply, v := s.handler.handle(make([]byte, 2, 512), packet, client, false, now, &q, &k)
+		reply, v := w.handler.handle(make([]byte, 2, 512), packet, client, false, now, &q, &k)
 		switch v {
 		case answer:
-			replies <- reply
+			replies <- w.finish(packet, &q, reply, 2)
 		case wait:
 			s.flights.board(&k, passenger{q: q, size: 0xffff, from: client, since: now, answer: func(b []byte) {
-				replies <- append([]byte{0, 0}, b...)
+				replies <- w.finish(packet, &q, append([]byte{0, 0}, b...), 2)
 			}})
 		default:
 			<-places

@@ -20,6 +20,7 @@ type Config struct {
 	Routes   []kernel.Route // to other segments, and the default route of a node without uplink
 	// What attendees may ask of this node.
 	DHCP, DNS, NTP bool
+	Encrypted      bool // the plan's resolvers may serve by TLS, HTTPS and QUIC too
 	// The whole plan's prefixes by what may go there.
 	Attendees, Management, Inside []netip.Prefix
 	Near                          []netip.Prefix // those of this node's site
@@ -49,6 +50,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		Node: n.Name, Router: n.Has(plan.RoleRouter),
 		DHCP: n.Has(plan.RoleDHCP) || n.Has(plan.RoleRouter) && relays(p, n), DNS: n.Has(plan.RoleResolver), NTP: n.Has(plan.RoleNTP),
 	}
+	c.Encrypted = p.Resolver.Encrypted.Mode != plan.EncryptedOff && slices.ContainsFunc(p.Nodes, func(n plan.Node) bool { return n.Has(plan.RoleResolver) })
 	for _, i := range n.Interfaces {
 		if i.Uplink != "" {
 			c.Uplinks = append(c.Uplinks, i.Name)

@@ -44,8 +44,19 @@ var reasons = [...]struct{ name, words string }{
 }
 
 // closed are the ports that are never served to the internet: DNS, DHCP, NTP, syslog, and
-// DHCPv6, and what nodes tell each other (control.PeerPort). Others, such as ssh, are the system's to filter.
-var closed = [...]uint16{53, 67, 123, 514, 547, 4767, 6514}
+// DHCPv6, encrypted DNS, and what nodes tell each other (control.PeerPort). Others, such as ssh, are the system's to filter.
+var closed = [...]uint16{53, 67, 123, 514, 547, 853, 4767, 6514}
+
+// encrypted are the ways to ask a resolver privately: TLS (RFC 7858 section 3.1), QUIC (RFC
+// 9250 section 4.1.1) and HTTPS.
+var encrypted = [...]struct {
+	words    string
+	protocol byte
+	port     uint16
+}{{"DNS over TLS", unix.IPPROTO_TCP, 853}, {"DNS over QUIC", unix.IPPROTO_UDP, 853}, {"DNS over HTTPS", unix.IPPROTO_TCP, httpsPort}}
+
+// httpsPort may be served to the internet by somebody else, under other addresses of the node.
+const httpsPort = 443
 
 // stateless are the ports of services whose UDP is not tracked: DNS, DHCP and NTP.
 var stateless = [...]uint16{53, 67, 123}
@@ -93,11 +104,7 @@ func (c Config) table() *kernel.Table {
 			kernel.R("what the internet asks of this node", kernel.FromLinks("uplinks", true), kernel.Jump("node_from_internet")),
 		}},
 		{Name: "node_from_attendee", Rules: c.nodeFromAttendee()},
-		{Name: "node_from_internet", Rules: []kernel.Rule{
-			kernel.R("answers", kernel.Known(), kernel.Accept()),
-			kernel.R("no DNS, DHCP, NTP, syslog for the internet", kernel.ToPorts(unix.IPPROTO_UDP, "closed"), kernel.Counted(internetNode), kernel.Drop()),
-			kernel.R("no DNS, DHCP, NTP, syslog for the internet", kernel.ToPorts(unix.IPPROTO_TCP, "closed"), kernel.Counted(internetNode), kernel.Drop()),
-		}},
+		{Name: "node_from_internet", Rules: c.nodeFromInternet()},
 	}
 	return t
 }
@@ -249,14 +256,22 @@ func (c Config) fromAttendee() (rules []kernel.Rule) {
 			rules = append(rules, r("leases of "+s.Name+" are renewed past the relay", kernel.FromLink(s.Device), kernel.To4("lease4"), kernel.ToPort(unix.IPPROTO_UDP, 67), kernel.Accept()))
 		}
 	}
-	return append(rules,
+	rules = append(rules,
 		r("attendee to management", kernel.ToLinks("management", true), kernel.Counted(toManagement), kernel.Drop()),
 		r("attendee to management", kernel.To4("management_net4"), kernel.Counted(toManagement), kernel.Drop()),
 		r("attendee to management", kernel.To6("management_net6"), kernel.Counted(toManagement), kernel.Drop()),
 		r("DNS", kernel.To4("resolver4"), kernel.ToPort(unix.IPPROTO_UDP, 53), kernel.Accept()),
 		r("DNS", kernel.To4("resolver4"), kernel.ToPort(unix.IPPROTO_TCP, 53), kernel.Accept()),
 		r("DNS", kernel.To6("resolver6"), kernel.ToPort(unix.IPPROTO_UDP, 53), kernel.Accept()),
-		r("DNS", kernel.To6("resolver6"), kernel.ToPort(unix.IPPROTO_TCP, 53), kernel.Accept()),
+		r("DNS", kernel.To6("resolver6"), kernel.ToPort(unix.IPPROTO_TCP, 53), kernel.Accept()))
+	for _, way := range encrypted {
+		if c.Encrypted {
+			rules = append(rules,
+				r(way.words, kernel.To4("resolver4"), kernel.ToPort(way.protocol, way.port), kernel.Accept()),
+				r(way.words, kernel.To6("resolver6"), kernel.ToPort(way.protocol, way.port), kernel.Accept()))
+		}
+	}
+	return append(rules,
 		r("NTP", kernel.To4("clock4"), kernel.ToPort(unix.IPPROTO_UDP, 123), kernel.Accept()),
 		r("NTP", kernel.To6("clock6"), kernel.ToPort(unix.IPPROTO_UDP, 123), kernel.Accept()),
 		r("ping of a resolver", kernel.To4("resolver4"), kernel.Type4(echo4), kernel.Accept()),
@@ -266,6 +281,21 @@ func (c Config) fromAttendee() (rules []kernel.Rule) {
 		r("attendee to inside elsewhere", kernel.To6("inside_net6"), kernel.Counted(toInside), kernel.Drop()),
 		r("attendee to the internet", kernel.ToLinks("uplinks", true), kernel.Accept()),
 		r("attendee to elsewhere", kernel.Counted(toElsewhere), kernel.Drop()))
+}
+
+func (c Config) nodeFromInternet() []kernel.Rule {
+	r := kernel.R
+	rules := []kernel.Rule{
+		r("answers", kernel.Known(), kernel.Accept()),
+		r("no DNS, DHCP, NTP, syslog for the internet", kernel.ToPorts(unix.IPPROTO_UDP, "closed"), kernel.Counted(internetNode), kernel.Drop()),
+		r("no DNS, DHCP, NTP, syslog for the internet", kernel.ToPorts(unix.IPPROTO_TCP, "closed"), kernel.Counted(internetNode), kernel.Drop()),
+	}
+	if c.DNS && c.Encrypted {
+		rules = append(rules,
+			r("no DNS over HTTPS for the internet", kernel.To4("inside_net4"), kernel.ToPort(unix.IPPROTO_TCP, httpsPort), kernel.Counted(internetNode), kernel.Drop()),
+			r("no DNS over HTTPS for the internet", kernel.To6("inside_net6"), kernel.ToPort(unix.IPPROTO_TCP, httpsPort), kernel.Counted(internetNode), kernel.Drop()))
+	}
+	return rules
 }
 
 func (c Config) nodeFromAttendee() []kernel.Rule {
@@ -294,6 +324,11 @@ func (c Config) nodeFromAttendee() []kernel.Rule {
 	if c.DNS {
 		service("DNS", unix.IPPROTO_UDP, 53)
 		service("DNS", unix.IPPROTO_TCP, 53)
+		for _, way := range encrypted {
+			if c.Encrypted {
+				service(way.words, way.protocol, way.port)
+			}
+		}
 	}
 	if c.NTP {
 		service("NTP", unix.IPPROTO_UDP, 123)

@@ -19,7 +19,7 @@ func TestWhoReachesWhom(t *testing.T) {
 	v := newVenue(t)
 	v.run(t, make(chan fact.Event, 100))
 	for _, ns := range []*kernel.Namespace{v.gw, v.a1, v.a2, v.b1, v.srv, v.mgmt, v.crew, v.internet} {
-		for _, port := range []int{53, 123, 9999} {
+		for _, port := range []int{53, 123, 443, 853, 9999} {
 			answer(t, ns, port)
 		}
 	}
@@ -50,6 +50,11 @@ func TestWhoReachesWhom(t *testing.T) {
 		{"attendee to the gateway", v.a1, "ping", gateway("a"), 0, true},
 		{"attendee to DNS of the gateway", v.a1, "udp", gateway("a"), 53, true},
 		{"attendee to DNS of the gateway", v.a1, "tcp", gateway("a"), 53, true},
+		{"attendee to DNS over TLS of the gateway", v.a1, "tcp", gateway("a"), 853, true},
+		{"attendee to DNS over QUIC of the gateway", v.a1, "udp", gateway("a"), 853, true},
+		{"attendee to DNS over HTTPS of the gateway", v.a1, "tcp", gateway("a"), 443, true},
+		{"attendee to HTTP/3 of the gateway", v.a1, "udp", gateway("a"), 443, false},
+		{"attendee to management's DNS over TLS", v.a1, "tcp", gateway("management"), 853, false},
 		{"attendee to NTP of the gateway", v.a1, "udp", gateway("a"), 123, true},
 		{"attendee to the internet", v.a1, "tcp", v.address[v.internet], 9999, true},
 		{"attendee to the internet", v.b1, "udp", v.address[v.internet], 9999, true},
@@ -62,6 +67,10 @@ func TestWhoReachesWhom(t *testing.T) {
 		{"internet to attendee", v.internet, "ping", v.address[v.a1], 0, false},
 		{"internet to server", v.internet, "tcp", v.address[v.srv], 9999, false},
 		{"internet to the router's DNS", v.internet, "udp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 53, false},
+		{"internet to the router's DNS over TLS", v.internet, "tcp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 853, false},
+		{"internet to the router's DNS over QUIC", v.internet, "udp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 853, false},
+		{"internet to the router's DNS over HTTPS", v.internet, "tcp", gateway("a"), 443, false},
+		{"internet to a web server of the router, by its uplink's address", v.internet, "tcp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 443, true},
 		{"internet to a port of the router that is the system's to filter", v.internet, "tcp", [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ff::1")}, 9999, true},
 	} {
 		for _, to := range c.to {
