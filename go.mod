@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/beevik/ntp v1.6.0
+	github.com/cilium/ebpf v0.22.0
 	github.com/dchest/siphash v1.2.3
 	github.com/facebook/time v0.0.0-20260822211804-f81aedc1c1e3
 	github.com/go-sql-driver/mysql v1.10.1

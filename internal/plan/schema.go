@@ -171,6 +171,7 @@ func schemaResolver() object {
 		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
+		"xdp":         enum("Whether hot answers leave before the socket, by an XDP program on the interfaces of segments, where kernel and interface can.", "auto", "auto", "off"),
 		"log":         with(pattern("Share of the queries that each resolver keeps a record of, with the client's address: for finding faults, and no longer than that.", `^(off|[0-9.]+%)$`, "10%"), "default", "off"),
 		"block":       listOf("Names that are not to resolve, nor what is below them. Default: none.", text("A domain name.", "ads.example")),
 		"local": object{"description": "Names of your own, and their addresses.", "type": []string{"object", "null"},
