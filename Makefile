@@ -15,7 +15,7 @@ TOOL        := go tool -modfile=tools/go.mod
 
 REPORT      ?= report
 
-.PHONY: build rehearse check test packages bench-packages golden fuzz bench bench-dhcp bench-dns bench-failover pictures help
+.PHONY: build rehearse check test packages bench-packages golden fuzz bpf bench bench-dhcp bench-dns bench-failover pictures help
 build: ## build bin/hotstage, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/hotstage ./cmd/hotstage
 
@@ -61,6 +61,13 @@ golden: ## rewrite the golden files; review the difference
 fuzz: ## fuzz every target for T each (T=60s)
 	@for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
 	  echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-60s} $$pkg || exit 1; done; done
+
+# What the XDP program is built with; see internal/role/resolver/xdp. Its object is committed.
+BPF_PACKAGES := clang-14 llvm-14 libbpf-dev linux-libc-dev
+bpf: ## rebuild the XDP program after a change of its source (Debian: apt-get install $(BPF_PACKAGES))
+	cd internal/role/resolver/xdp && BPF2GO_CC=clang-14 BPF2GO_STRIP=llvm-strip-14 \
+	  BPF2GO_CFLAGS='-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu' go generate . && \
+	  sha256sum hot.c hot_bpfel.o >hot.sum
 
 bench: ## run the Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

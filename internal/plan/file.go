@@ -162,6 +162,7 @@ type rawResolver struct {
 	ask        []netip.AddrPort
 	cache      int64
 	clientRate int
+	xdp        string
 	local      []rawLocal
 	encrypted  rawEncrypted
 	block      []rawBlock
@@ -201,6 +202,7 @@ func (r *reader) read(v *value) rawPlan {
 	p.napt = rawNAPT{at: v, use: 0.5}
 	p.resolver.cache = 64 << 20
 	p.resolver.clientRate = 300 // a page full of links asks some dozens
+	p.resolver.xdp = "auto"
 	p.dhcp = rawDHCP{at: v.field("dhcp"), leases: "sqlite"}
 	p.rehearsal = rawRehearsal{doors: time.Minute, stay: 20 * time.Second, seed: 1}
 	r.fields(v, map[string]func(*value){
@@ -489,6 +491,7 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 			r.oneOf(&d.encrypted.mode, EncryptedOn, EncryptedOff)(v)
 		},
 		"certificate": func(v *value) { r.certificate(v, &d.encrypted) },
+		"xdp":         r.oneOf(&d.xdp, "auto", "off"),
 		"block":       r.block(&d.block),
 		"log":         r.queryLog(&d.log),
 		"local": func(v *value) {

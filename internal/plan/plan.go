@@ -327,6 +327,7 @@ type Resolver struct {
 	Ask        []netip.AddrPort // resolvers to ask, in order of preference
 	Cache      int64            // bytes
 	ClientRate int              // queries per second of one client address
+	XDP        bool             // hot answers leave before the socket where that can be
 	Names      []Name           // of the event: nodes, gateways, services, reservations
 	Encrypted  Encrypted
 	Log        float64  `json:",omitempty"` // share of the queries that is logged, 0 to 1

@@ -195,6 +195,7 @@ func TestFaults(t *testing.T) {
 		{"mDNS", "event: {name: T, attendees: 5, domain: conf.local}\nsites: {venue: {uplinks: {isp: {}}}}\n", "multicast DNS"},
 		{"loopback prefix", base + "segments: {attendee: {ipv4: 127.0.0.0/16}}\n", "not a prefix that machines can have"},
 		{"cache", base + "resolver: {cache: 5KiB}\n", "not a size for the cache"},
+		{"xdp", base + "resolver: {xdp: on}\n", "not one of the known words"},
 		{"table", "event: {name: T, attendees: 90000}\nsites: {venue: {uplinks: {isp: {ipv4: 198.51.100.0/24}}}}\nnapt: {timeout: {udp: 2h}}\n", "needs a table"},
 		{"static gateway", "event: {name: T, attendees: 5}\nsites: {venue: {uplinks: {isp: {ipv4: 192.0.2.2/24, gateway: 198.51.100.1}}}}\n", "is not in 192.0.2.0/24"},
 	} {

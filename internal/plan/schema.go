@@ -171,6 +171,7 @@ func schemaResolver() object {
 		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
+		"xdp":         enum("Whether hot answers leave before the socket, by an XDP program on the interfaces of segments, where kernel and interface can.", "auto", "auto", "off"),
 		"encrypted":   enum("Name service by TLS, HTTPS and QUIC too. Default: where there is a certificate.", nil, EncryptedOn, EncryptedOff),
 		"certificate": keys("What the resolvers prove themselves with by TLS. Default: signed by the event's own authority (hotstage keys), which devices do not know.", object{
 			"name":  text("The name that it is for. Default: dns.DOMAIN.", "dns.conf.example"),

@@ -19,7 +19,7 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	if n == nil {
 		return Config{}, fmt.Errorf("resolver: the plan has no node %q; hotstage show PLAN lists its nodes", node)
 	}
-	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate, Block: p.Resolver.Block, Log: p.Resolver.Log}
+	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate, Block: p.Resolver.Block, Log: p.Resolver.Log, XDP: p.Resolver.XDP}
 	if len(cfg.Ask) == 0 {
 		return Config{}, fmt.Errorf("resolver: the plan gives no resolver to ask; say resolver: {recursion: [ADDRESS, …]}")
 	}
@@ -52,6 +52,9 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		}
 	}
 	for _, a := range n.Attachments {
+		if !slices.Contains(cfg.Devices, a.Device) {
+			cfg.Devices = append(cfg.Devices, a.Device)
+		}
 		add(a.IPv4.Addr())
 		add(a.IPv6.Addr())
 		if seg := p.Segment(a.Segment); seg != nil && a.Gateway {

@@ -31,7 +31,7 @@ func TestAnswersAsTheLibraryWouldWrite(t *testing.T) {
 			t.Fatalf("no entry of\n%s", r.m)
 		}
 		for range each {
-			packet := randomQuery(t, rng, r.m.Question[0])
+			packet := oracleQuery(t, rng, r.m.Question[0])
 			q, err := wire.ParseDNSQuery(packet)
 			if err != nil {
 				t.Fatal(err)
@@ -136,8 +136,8 @@ func randomCase(rng *rand.Rand, name string) string {
 	return string(b)
 }
 
-// randomQuery asks for what is cached, in any case, with any flags and any EDNS.
-func randomQuery(t *testing.T, rng *rand.Rand, of dns.Question) []byte {
+// oracleQuery asks for what is cached, in any case, with any flags and any EDNS.
+func oracleQuery(t *testing.T, rng *rand.Rand, of dns.Question) []byte {
 	m := new(dns.Msg)
 	m.SetQuestion(randomCase(rng, of.Name), of.Qtype)
 	m.Id = uint16(rng.Uint32())

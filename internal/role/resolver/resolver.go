@@ -35,6 +35,8 @@ type Config struct {
 	Encrypted *Encrypted `json:",omitempty"`
 	Log       float64    `json:",omitempty"` // share of the queries that is logged, 0 to 1
 	Block     []string   `json:",omitempty"` // names that are not to resolve, nor what is below them
+	XDP       bool       // hot answers leave before the socket
+	Devices   []string   // interfaces of segments, for XDP
 }
 
 // ourSize is the UDP payload that we take and give: what fits any path without fragments
@@ -63,6 +65,7 @@ type Server struct {
 	handler  handler
 	flights  *flights
 	upstream *forwarder
+	front    *front // nil without
 	m        *Metrics
 	tell     func(fact.Event)
 	ready    chan struct{}
@@ -82,6 +85,10 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), top: newTop(), m: m}
 	if cfg.Encrypted != nil {
 		s.secure = newSecure(s)
+	}
+	if cfg.XDP && cfg.Log == 0 { // what leaves before the socket cannot be logged
+		s.front = &front{cfg: cfg, cache: cache, local: s.handler.local, demand: s.handler.top, m: m, event: s.event,
+			in: func(f func() error) error { return s.net.in(f) }}
 	}
 	return s
 }
@@ -112,6 +119,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.flights.start(ctx, &all)
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
+	if s.front != nil {
+		all.Go(func() { s.front.run(ctx) })
+	}
 	all.Go(func() { s.handler.top.run(ctx) })
 	all.Go(func() { s.handler.log.run(ctx) })
 	for _, u := range listeners.packets {
@@ -158,7 +168,7 @@ func (s *Server) measure(ctx context.Context) {
 func (s *Server) Checks() []fact.Check {
 	checks := append(s.upstream.checks(), s.secure.checks()...)
 	entries, bytes := s.handler.cache.used()
-	return append(checks, fact.Check{
+	return append(checks, s.front.check(), fact.Check{
 		Name: "resolver-cache", Words: "the cache is within its size", OK: int64(bytes) <= s.cfg.Cache,
 		Goal: fmt.Sprintf("under %d MiB", s.cfg.Cache>>20), Measured: fmt.Sprintf("%.1f MiB, %d answers", float64(bytes)/(1<<20), entries),
 	})

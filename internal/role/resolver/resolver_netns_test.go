@@ -151,6 +151,7 @@ func (w *world) forge(out dns.ResponseWriter, r *dns.Msg) {
 func within(ns *kernel.Namespace) network {
 	n := system()
 	inside := n
+	n.in = ns.Do
 	n.packet = func(a netip.Addr, shared bool) (c *net.UDPConn, err error) {
 		e := ns.Do(func() error { c, err = inside.packet(a, shared); return nil })
 		return c, firstError(err, e)

@@ -35,6 +35,7 @@ type network struct {
 	packet func(a netip.Addr, shared bool) (*net.UDPConn, error) // shared: several sockets, the kernel spreads the clients over them
 	stream func(netip.Addr) (net.Listener, error)
 	dial   dialer
+	in     func(func() error) error // calls it where the interfaces are
 	secure secureNetwork
 }
 
@@ -69,6 +70,7 @@ func family(network string, a netip.Addr) string {
 func system() network {
 	var d net.Dialer
 	return network{
+		in: func(f func() error) error { return f() },
 		packet: func(a netip.Addr, shared bool) (*net.UDPConn, error) {
 			c, err := freebind(shared).ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
 			if err != nil {
