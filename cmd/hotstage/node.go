@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,6 +115,9 @@ func (n *node) addServices() error {
 		cfg, err := resolver.Configure(n.plan, n.name)
 		if err != nil {
 			return fmt.Errorf("configure resolver: %w", err)
+		}
+		if cfg.Unbound != nil {
+			cfg.Unbound.Dir = filepath.Join(n.state, "unbound")
 		}
 		m := resolver.NewMetrics(n.registry)
 		return n.group.Add("resolver", func() (task.Task, error) { return resolver.New(cfg, n, m, n.events.tell), nil }, "segment")

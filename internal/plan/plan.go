@@ -324,10 +324,12 @@ type Shared struct {
 
 // Resolver is what the plan says of name service.
 type Resolver struct {
-	Ask        []netip.AddrPort // resolvers to ask, in order of preference
-	Cache      int64            // bytes
-	ClientRate int              // queries per second of one client address
-	Names      []Name           // of the event: nodes, gateways, services, reservations
+	Ask        []Asked  // resolvers to ask; with Unbound, when that is not well
+	Unbound    bool     // each resolver node has Unbound as its child
+	Health     []string // names that prove a resolver well; none: the root's and of top-level domains
+	Cache      int64    // bytes
+	ClientRate int      // queries per second of one client address
+	Names      []Name   // of the event: nodes, gateways, services, reservations
 }
 
 // Name is one of the event's own names.

@@ -168,7 +168,12 @@ func schemaDHCP() object {
 
 func schemaResolver() object {
 	return keys("Name service.", object{
-		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
+		"recursion": listOf("Who finds answers outside: unbound (a child of each resolver node), resolvers given by address, or both: the addresses when the child is not well. Default: Quad9, Cloudflare and Google.",
+			pattern("unbound, or an address, with a port or without, by UDP unless tcp:// or tls:// stands in front; behind tls:// also the name of the certificate.",
+				`^(unbound|((udp|tcp)://)?[0-9A-Fa-f:.\[\]]+|tls://[0-9A-Fa-f:.\[\]]+#[A-Za-z0-9.-]+)$`,
+				"unbound", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53", "tcp://9.9.9.9", "tls://9.9.9.9#dns.quad9.net")),
+		"health": listOf("Names that a resolver which is well resolves; each is asked in turn, and one alone that fails marks nobody. * in front is a label by chance, so that no cache has it. Default: the root and some top-level domains.",
+			text("A domain name.", "probe.yapc.example", "*.probe.yapc.example")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
 		"local": object{"description": "Names of your own, and their addresses.", "type": []string{"object", "null"},

@@ -39,13 +39,7 @@ func (d *deriver) services() {
 	}
 	d.lack(lacking, "no resolver", "a node of its site with role resolver and an interface in it or in a server segment, or dns: [addresses]")
 	d.shared()
-	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate}
-	if len(d.plan.Resolver.Ask) == 0 {
-		// Quad9, Cloudflare and Google: three operators, so that no one of them is the event's only one.
-		for _, a := range []string{"9.9.9.9", "1.1.1.1", "8.8.8.8"} {
-			d.plan.Resolver.Ask = append(d.plan.Resolver.Ask, netip.AddrPortFrom(netip.MustParseAddr(a), 53))
-		}
-	}
+	d.plan.Resolver = d.resolver()
 	d.plan.NTP.Sources = d.raw.ntp
 	d.names()
 }

@@ -71,6 +71,7 @@ func newTerminal(t *testing.T) *terminal {
 	h := newHandler(hall(), nil)
 	b := &slowBackend{}
 	x := &terminal{handler: h, backend: b, flights: newFlights(h.cache, b, h.clients, h.m)}
+	h.renew = x.flights.renew
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	x.flights.start(ctx, &all)

@@ -22,6 +22,7 @@ type handler struct {
 	cache    *cache
 	local    *local
 	clients  *clients
+	renew    func(*key) // asks anew for an answer, without waiting
 	m        *Metrics
 	hot      *tally // of one goroutine, which adds it up now and then; nil: counted at once
 }
@@ -101,10 +102,13 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	case e == nil:
 	case e.fresh(now):
 		h.countHit()
-		return e.appendTo(out, q, now, size), answer
+		if e.due(now) {
+			h.renew(k)
+		}
+		return e.reply(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
-		return e.appendTo(out, q, now, size), answer
+		return e.reply(out, q, now, size), answer
 	}
 	return h.missed(out, q, k, size)
 }

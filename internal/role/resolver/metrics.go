@@ -1,6 +1,9 @@
 package resolver
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/hotstage/hotstage/internal/role/resolver/unbound"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics counts what the resolver does. Make it once per process.
 type Metrics struct {
@@ -14,6 +17,8 @@ type Metrics struct {
 	upstream                        *prometheus.CounterVec
 	rtt                             *prometheus.HistogramVec
 	up                              *prometheus.GaugeVec
+	spared, renewed                 prometheus.Counter
+	unbound                         *unbound.Metrics
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -50,6 +55,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hotstage_resolver_upstream_up",
 			Help: "1 when the resolver asked is well. At 0 for all, look at the uplink; for one, give the plan another."}, []string{"resolver"}),
 	}
+	background := vec("background_total", "What went on beside the answers. renewed: much asked answers asked for anew before they ran out; spared: second questions not asked because the resolvers are slow but at work: with many of them look at the round trip of each resolver asked.", "what")
+	m.renewed, m.spared = background.WithLabelValues("renewed"), background.WithLabelValues("spared")
+	m.unbound = unbound.NewMetrics(reg)
 	reg.MustRegister(m.latency, m.upstream, m.rtt, m.up)
 	return m
 }
