@@ -534,9 +534,15 @@ func (r *reader) rehearsal(v *value, h *rawRehearsal) {
 		"faults": r.list(func(v *value) {
 			f := RehearsalFault{For: 2 * time.Second}
 			r.fields(v, map[string]func(*value){
-				"at":     r.duration(&f.At, 0, time.Hour),
-				"kill":   r.str(&f.Kill),
-				"cut":    r.str(&f.Cut),
+				"at":   r.duration(&f.At, 0, time.Hour),
+				"kill": r.str(&f.Kill),
+				"cut":  r.str(&f.Cut),
+				"silence": func(v *value) {
+					var addrs []netip.Addr
+					if r.anyAddress(v, &addrs); len(addrs) == 1 {
+						f.Silence = addrs[0]
+					}
+				},
 				"outage": r.boolean(&f.Outage),
 				"for":    r.duration(&f.For, 0, time.Hour),
 			})

@@ -380,14 +380,15 @@ type Rehearsal struct {
 	Faults []RehearsalFault // sorted by At
 }
 
-// RehearsalFault is something that the rehearsal breaks on purpose: exactly one of Kill, Cut
+// RehearsalFault is something that the rehearsal breaks on purpose: exactly one of Kill, Cut, Silence
 // and Outage.
 type RehearsalFault struct {
-	At     time.Duration // after the doors open
-	Kill   string        // name of the node that is killed (SIGKILL)
-	Cut    string        // name of the uplink that loses its carrier
-	Outage bool          // all devices lose their link at once and ask anew within For
-	For    time.Duration // until the node is started or the uplink is back
+	At      time.Duration // after the doors open
+	Kill    string        // name of the node that is killed (SIGKILL)
+	Cut     string        // name of the uplink that loses its carrier
+	Silence netip.Addr    // resolver outside that takes questions and says nothing
+	Outage  bool          // all devices lose their link at once and ask anew within For
+	For     time.Duration // until the node is started or the uplink is back
 }
 
 // Limits are the host's limits that a node needs, from the plan's numbers.

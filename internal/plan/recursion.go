@@ -154,3 +154,8 @@ func (d *deriver) resolver() Resolver {
 	}
 	return s
 }
+
+// asks tells whether the address is one of those asked.
+func (s *Resolver) asks(a netip.Addr) bool {
+	return slices.ContainsFunc(s.Ask, func(x Asked) bool { return x.Addr.Addr() == a })
+}

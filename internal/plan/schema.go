@@ -205,11 +205,12 @@ func schemaRehearsal() object {
 		"stay":   duration("From the last arrival until people leave.", 0, time.Hour, "20s"),
 		"seed":   whole("Of the random numbers: the same seed, the same crowd.", 0, 1<<31-1, 1),
 		"faults": listOf("What breaks on purpose.", keys("A fault.", object{
-			"at":     duration("After the doors open.", 0, time.Hour, nil, "30s"),
-			"kill":   reference("The node that is killed."),
-			"cut":    reference("The uplink that loses its carrier."),
-			"outage": object{"description": "All devices lose their link at once and ask anew within \"for\".", "type": "boolean"},
-			"for":    duration("Until the node is started again, or the uplink is back.", 0, time.Hour, "2s"),
+			"at":      duration("After the doors open.", 0, time.Hour, nil, "30s"),
+			"kill":    reference("The node that is killed."),
+			"cut":     reference("The uplink that loses its carrier."),
+			"silence": text("The resolver outside, one that the plan's ask, that takes questions and says nothing.", "9.9.9.9"),
+			"outage":  object{"description": "All devices lose their link at once and ask anew within \"for\".", "type": "boolean"},
+			"for":     duration("Until the node is started again, the uplink is back, or the resolver answers.", 0, time.Hour, "2s"),
 		})),
 	})
 }

@@ -338,16 +338,18 @@ func (d *deriver) checkFault(f RehearsalFault, at *value) {
 		}
 	}
 	kinds := 0
-	for _, is := range []bool{f.Kill != "", f.Cut != "", f.Outage} {
+	for _, is := range []bool{f.Kill != "", f.Cut != "", f.Silence.IsValid(), f.Outage} {
 		if is {
 			kinds++
 		}
 	}
 	switch {
 	case kinds != 1:
-		d.at(at, fmt.Sprintf("a fault of the rehearsal breaks %d things", kinds), "one of kill: NODE, cut: UPLINK and outage: true", "")
+		d.at(at, fmt.Sprintf("a fault of the rehearsal breaks %d things", kinds), "one of kill: NODE, cut: UPLINK, silence: ADDRESS and outage: true", "")
 	case f.Kill != "" && !slices.Contains(nodes, f.Kill):
 		d.at(at.field("kill"), fmt.Sprintf("the plan has no node %q to kill", f.Kill), choices(nodes), didYouMean(f.Kill, nodes))
+	case f.Silence.IsValid() && !d.plan.Resolver.asks(f.Silence):
+		d.at(at.field("silence"), fmt.Sprintf("%s is no resolver that the plan's ask", f.Silence), "one of resolver.recursion", "")
 	case f.Cut != "" && !slices.Contains(uplinks, f.Cut):
 		d.at(at.field("cut"), fmt.Sprintf("the plan has no uplink %q to cut", f.Cut), choices(uplinks), didYouMean(f.Cut, uplinks))
 	}

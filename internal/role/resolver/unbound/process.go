@@ -99,11 +99,27 @@ func owner() *syscall.Credential {
 		}
 		uid, e1 := strconv.ParseUint(u.Uid, 10, 32)
 		gid, e2 := strconv.ParseUint(u.Gid, 10, 32)
-		if e1 == nil && e2 == nil {
+		if e1 == nil && e2 == nil && mapped("/proc/self/uid_map", uid) && mapped("/proc/self/gid_map", gid) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		}
 	}
 	return nil
+}
+
+// mapped tells whether this user namespace has the id (user_namespaces(7)): a rehearsal
+// without privilege has one alone.
+func mapped(file string, id uint64) bool {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		var first, outside, n uint64
+		if _, err := fmt.Sscan(line, &first, &outside, &n); err == nil && id >= first && id-first < n {
+			return true
+		}
+	}
+	return false
 }
 
 // Descriptors that the child gets beside the first three, in this order.

@@ -78,6 +78,23 @@ func TestInstallLine(t *testing.T) {
 	}
 }
 
+func TestMapped(t *testing.T) {
+	for text, want := range map[string]bool{
+		"         0          0 4294967295\n": true,
+		"         0       1000          1\n": false,
+		"0 1000 1\n100 100000 65536\n":       true,
+		"":                                   false,
+	} {
+		file := filepath.Join(t.TempDir(), "map")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := mapped(file, 103); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 // TestMissing: without Unbound that is told once, with the line to type, and tried again,
 // each time later, until it is there.
 func TestMissing(t *testing.T) {
