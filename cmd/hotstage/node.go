@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -119,6 +120,9 @@ func (n *node) addServices() error {
 			return fmt.Errorf("configure resolver: %w", err)
 		}
 		n.ownCertificate(&cfg)
+		if cfg.Unbound != nil {
+			cfg.Unbound.Dir = filepath.Join(n.state, "unbound")
+		}
 		m := resolver.NewMetrics(n.registry)
 		if cfg.Log > 0 {
 			n.queries = sqlite.NewQueries(queriesFile(n.state), mostQueries)

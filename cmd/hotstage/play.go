@@ -132,10 +132,18 @@ func notReady(st status) error {
 	return nil
 }
 
+// asked are the addresses of the resolvers that the plan's ask.
+func asked(p *plan.Plan) (all []netip.AddrPort) {
+	for _, a := range p.Resolver.Ask {
+		all = append(all, a.Addr)
+	}
+	return all
+}
+
 // startInternet plays the providers and the world behind them until stop is called.
 func (r *rehearsal) startInternet(ctx context.Context) (stop func(), err error) {
 	ns, access := r.venue.Internet()
-	cfg := internet.Config{Namespace: ns, Resolvers: r.plan.Resolver.Ask, Seed: r.plan.Rehearsal.Seed, Also: r.plan.NTP.Sources}
+	cfg := internet.Config{Namespace: ns, Resolvers: asked(r.plan), Seed: r.plan.Rehearsal.Seed, Also: r.plan.NTP.Sources}
 	for _, a := range access {
 		cfg.Access = append(cfg.Access, internet.Access{Device: a.Device, Uplink: a.Uplink})
 	}

@@ -72,12 +72,17 @@ func uplinkNames(p *plan.Plan) (names []string) {
 	return names
 }
 
+// silenceWords begin those of a resolver's silence.
+const silenceWords = "silence of resolver "
+
 func faultWords(f plan.RehearsalFault) string {
 	switch {
 	case f.Kill != "":
 		return "kill -9 " + f.Kill
 	case f.Cut != "":
 		return "cut of uplink " + f.Cut
+	case f.Silence.IsValid():
+		return silenceWords + f.Silence.String()
 	}
 	return "outage of all devices"
 }
@@ -129,6 +134,12 @@ func (r *rehearsal) breakOne(ctx context.Context, f plan.RehearsalFault) error {
 			}
 		}
 		return fmt.Errorf("no node has the uplink %s", f.Cut)
+	case f.Silence.IsValid():
+		if err := r.internet.Silence(f.Silence, true); err != nil {
+			return err
+		}
+		sleep(ctx, f.For)
+		return r.internet.Silence(f.Silence, false)
 	}
 	return within(ctx, func(ctx context.Context) error { _, err := r.crowd.Outage(ctx, f.For); return err })
 }
@@ -175,6 +186,11 @@ func (r *rehearsal) scriptChecks(res crowd.Result) (all []fact.Check) {
 			OK:       o.Devices > o.Left && o.Bound+o.Left == o.Devices && o.Took < goal, Hint: "see dora_p99_ms in the report"})
 	}
 	for _, f := range r.faults {
+		if strings.HasPrefix(f.Words, silenceWords) {
+			n := errorsBetween(res.Series, f.Start, f.End)
+			all = append(all, fact.Check{Name: "names-went-on", Words: "errors during " + f.Words, Goal: "none: another resolver answers", Measured: fmt.Sprint(n), OK: n == 0,
+				Hint: "give resolver.recursion two resolvers at least, of different operators"})
+		}
 		took, well := recovered(res.Series, f.End)
 		measured := fmt.Sprintf("%.0f s", took.Seconds())
 		if !well {
@@ -208,4 +224,14 @@ func recovered(series []fact.Sample, end time.Time) (time.Duration, bool) {
 		}
 	}
 	return 0, false
+}
+
+// errorsBetween adds up what people noticed in the whole seconds between two times.
+func errorsBetween(series []fact.Sample, start, end time.Time) (n float64) {
+	for _, s := range series {
+		if begun := s.Time.Add(-time.Second); s.Series == "errors" && !begun.Before(start) && !s.Time.After(end) {
+			n += s.Value
+		}
+	}
+	return n
 }

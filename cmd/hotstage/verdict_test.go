@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -33,9 +34,11 @@ func goodEvening(t *testing.T) *evening {
 	if p == nil {
 		t.Fatal(faults)
 	}
-	p.Rehearsal.Faults = []plan.RehearsalFault{{At: time.Second, Kill: "gw1", For: time.Second}, {At: 9 * time.Second, Outage: true, For: 5 * time.Second}}
+	p.Rehearsal.Faults = []plan.RehearsalFault{{At: time.Second, Kill: "gw1", For: time.Second}, {At: 9 * time.Second, Outage: true, For: 5 * time.Second},
+		{At: 20 * time.Second, Silence: netip.MustParseAddr("9.9.9.9"), For: 5 * time.Second}}
 	begun := time.Unix(1e9, 0)
-	e := &evening{r: rehearsal{plan: p, played: 2, faults: []report.Fault{{Words: "kill -9 gw1", End: begun}, {Words: "outage", End: begun.Add(14 * time.Second)}}}}
+	e := &evening{r: rehearsal{plan: p, played: 3, faults: []report.Fault{{Words: "kill -9 gw1", End: begun}, {Words: "outage", End: begun.Add(14 * time.Second)},
+		{Words: faultWords(p.Rehearsal.Faults[2]), Start: begun.Add(30 * time.Second), End: begun.Add(35 * time.Second)}}}}
 	e.r.samples = []fact.Sample{{Series: "napt_sessions", Value: 700}}
 	e.rep = report.Rehearsal{People: 50, Nodes: []report.Node{{Name: "gw1", PeakRSS: 30 << 20}}}
 	e.res = crowd.Result{Devices: 100, Addressed: 100, Roamed: 3, DORA: crowd.Latency{Count: 100, P50: 1, P99: 3, Max: 4},
@@ -43,7 +46,7 @@ func goodEvening(t *testing.T) *evening {
 		Rechecks: []crowd.Recheck{{Asked: 80, Kept: 79, Left: 1}},
 		Outages:  []crowd.Outage{{Devices: 100, Bound: 100, Took: 6 * time.Second}},
 		Series: []fact.Sample{{Time: begun.Add(2 * time.Second), Series: "errors", Value: 7}, {Time: begun.Add(3 * time.Second), Series: "errors"},
-			{Time: begun.Add(16 * time.Second), Series: "errors"}},
+			{Time: begun.Add(16 * time.Second), Series: "errors"}, {Time: begun.Add(32 * time.Second), Series: "errors"}, {Time: begun.Add(36 * time.Second), Series: "errors"}},
 		IPv6:  crowd.IPv6{Devices: 100, Addressed: 98, Solicitations: 103, Configured: 101},
 		DNS:   crowd.DNS{Asked: 2000, OK: 1999, Timeout: 1},
 		Flows: crowd.FlowCounts{"udp": {Tried: 1000, OK: 999, Failed: 1}, "tcp-long": {Tried: 50, OK: 10}},
@@ -76,6 +79,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 		{"outage", "too slow", func(e *evening) { e.res.Outages[0].Took = 7 * time.Second }},
 		{"recovery", "errors for too long", func(e *evening) { e.res.Series[1].Value = 1 }},
 		{"recovery", "errors to the end", func(e *evening) { e.res.Series[2].Value = 1 }},
+		{"names-went-on", "somebody noticed a resolver's silence", func(e *evening) { e.res.Series[3].Value = 1 }},
 		{"ipv6", "a device without, while others roamed", func(e *evening) { e.res.IPv6.Addressed = 96 }},
 		{"ipv6", "none at all", func(e *evening) { e.res.IPv6 = crowd.IPv6{Devices: 100} }},
 		{"names", "over one in a thousand", func(e *evening) { e.res.DNS.OK, e.res.DNS.ServFail = 1997, 2 }},
@@ -163,7 +167,7 @@ func TestRehearseFlags(t *testing.T) {
 	}
 	want := plan.Rehearsal{People: 7, Doors: 20 * time.Second, Stay: time.Minute, Seed: 5, Faults: []plan.RehearsalFault{
 		{At: 500 * time.Millisecond, Kill: "gw1", For: 2 * time.Second}, {At: time.Second, Kill: "gw1", For: time.Second}, {At: 9 * time.Second, Kill: "gw1", For: 2 * time.Second}}}
-	if d := cmp.Diff(want, e.r.plan.Rehearsal); d != "" {
+	if d := cmp.Diff(want, e.r.plan.Rehearsal, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("scenario (-want +got):\n%s", d)
 	}
 }

@@ -159,7 +159,9 @@ type rawDHCP struct {
 }
 
 type rawResolver struct {
-	ask        []netip.AddrPort
+	ask        []Asked
+	unbound    bool
+	health     []string
 	cache      int64
 	clientRate int
 	xdp        string
@@ -465,25 +467,8 @@ func (r *reader) interfaces(v *value, n *rawNode) {
 
 func (r *reader) resolver(v *value, d *rawResolver) {
 	r.fields(v, map[string]func(*value){
-		"recursion": r.list(func(v *value) {
-			const allowed = "addresses of resolvers to ask, such as [9.9.9.9, 1.1.1.1]"
-			if !r.want(v, scalar, allowed) {
-				return
-			}
-			if a, err := netip.ParseAddr(v.text); err == nil && a.Zone() == "" {
-				d.ask = append(d.ask, netip.AddrPortFrom(a, 53))
-				return
-			}
-			if a, err := netip.ParseAddrPort(v.text); err == nil && a.Port() != 0 && !a.Addr().IsUnspecified() {
-				d.ask = append(d.ask, a)
-				return
-			}
-			hint := ""
-			if v.text == "native" || v.text == "unbound" {
-				hint = "this version asks other resolvers; give their addresses"
-			}
-			r.at(v, "not a resolver to ask", allowed, hint)
-		}),
+		"recursion":   r.recursion(d),
+		"health":      r.health(&d.health),
 		"cache":       r.cache(&d.cache),
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
 		"encrypted": func(v *value) {
@@ -562,9 +547,15 @@ func (r *reader) rehearsal(v *value, h *rawRehearsal) {
 		"faults": r.list(func(v *value) {
 			f := RehearsalFault{For: 2 * time.Second}
 			r.fields(v, map[string]func(*value){
-				"at":     r.duration(&f.At, 0, time.Hour),
-				"kill":   r.str(&f.Kill),
-				"cut":    r.str(&f.Cut),
+				"at":   r.duration(&f.At, 0, time.Hour),
+				"kill": r.str(&f.Kill),
+				"cut":  r.str(&f.Cut),
+				"silence": func(v *value) {
+					var addrs []netip.Addr
+					if r.anyAddress(v, &addrs); len(addrs) == 1 {
+						f.Silence = addrs[0]
+					}
+				},
 				"outage": r.boolean(&f.Outage),
 				"for":    r.duration(&f.For, 0, time.Hour),
 			})

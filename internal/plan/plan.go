@@ -324,11 +324,13 @@ type Shared struct {
 
 // Resolver is what the plan says of name service.
 type Resolver struct {
-	Ask        []netip.AddrPort // resolvers to ask, in order of preference
-	Cache      int64            // bytes
-	ClientRate int              // queries per second of one client address
-	XDP        bool             // hot answers leave before the socket where that can be
-	Names      []Name           // of the event: nodes, gateways, services, reservations
+	Ask        []Asked  // resolvers to ask; with Unbound, when that is not well
+	Unbound    bool     // each resolver node has Unbound as its child
+	Health     []string // names that prove a resolver well; none: the root's and of top-level domains
+	Cache      int64    // bytes
+	ClientRate int      // queries per second of one client address
+	XDP        bool     // hot answers leave before the socket where that can be
+	Names      []Name   // of the event: nodes, gateways, services, reservations
 	Encrypted  Encrypted
 	Log        float64  `json:",omitempty"` // share of the queries that is logged, 0 to 1
 	Block      []string `json:",omitempty"` // names that are not to resolve, nor what is below them
@@ -382,14 +384,15 @@ type Rehearsal struct {
 	Faults []RehearsalFault // sorted by At
 }
 
-// RehearsalFault is something that the rehearsal breaks on purpose: exactly one of Kill, Cut
+// RehearsalFault is something that the rehearsal breaks on purpose: exactly one of Kill, Cut, Silence
 // and Outage.
 type RehearsalFault struct {
-	At     time.Duration // after the doors open
-	Kill   string        // name of the node that is killed (SIGKILL)
-	Cut    string        // name of the uplink that loses its carrier
-	Outage bool          // all devices lose their link at once and ask anew within For
-	For    time.Duration // until the node is started or the uplink is back
+	At      time.Duration // after the doors open
+	Kill    string        // name of the node that is killed (SIGKILL)
+	Cut     string        // name of the uplink that loses its carrier
+	Silence netip.Addr    // resolver outside that takes questions and says nothing
+	Outage  bool          // all devices lose their link at once and ask anew within For
+	For     time.Duration // until the node is started or the uplink is back
 }
 
 // Limits are the host's limits that a node needs, from the plan's numbers.

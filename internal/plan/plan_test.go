@@ -148,6 +148,7 @@ func TestFaults(t *testing.T) {
 		{"tunnel", base + "tunnel: {route: [servers]}\n", "no segment servers"},
 		{"kill", base + "rehearsal: {faults: [{at: 5s, kill: gw9}]}\n", "no node \"gw9\""},
 		{"cut", base + "rehearsal: {faults: [{at: 5s, cut: ips}]}\n", "no uplink \"ips\" to cut"},
+		{"silence", base + "rehearsal: {faults: [{at: 5s, silence: 192.0.2.9}]}\n", "192.0.2.9 is no resolver that the plan's ask"},
 		{"fault of nothing", base + "rehearsal: {faults: [{at: 5s}]}\n", "breaks 0 things"},
 		{"fault of two", base + "rehearsal: {faults: [{at: 5s, kill: gw1, cut: isp}]}\n", "breaks 2 things"},
 		{"ssid too long", base + "ssids: {a: {name: '012345678901234567890123456789012'}}\n", "not an SSID: 33 bytes"},

@@ -168,7 +168,12 @@ func schemaDHCP() object {
 
 func schemaResolver() object {
 	return keys("Name service.", object{
-		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
+		"recursion": listOf("Who finds answers outside: unbound (a child of each resolver node), resolvers given by address, or both: the addresses when the child is not well. Default: Quad9, Cloudflare and Google.",
+			pattern("unbound, or an address, with a port or without, by UDP unless tcp:// or tls:// stands in front; behind tls:// also the name of the certificate.",
+				`^(unbound|((udp|tcp)://)?[0-9A-Fa-f:.\[\]]+|tls://[0-9A-Fa-f:.\[\]]+#[A-Za-z0-9.-]+)$`,
+				"unbound", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53", "tcp://9.9.9.9", "tls://9.9.9.9#dns.quad9.net")),
+		"health": listOf("Names that a resolver which is well resolves; each is asked in turn, and one alone that fails marks nobody. * in front is a label by chance, so that no cache has it. Default: the root and some top-level domains.",
+			text("A domain name.", "probe.yapc.example", "*.probe.yapc.example")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
 		"xdp":         enum("Whether hot answers leave before the socket, by an XDP program on the interfaces of segments, where kernel and interface can.", "auto", "auto", "off"),
@@ -209,11 +214,12 @@ func schemaRehearsal() object {
 		"stay":   duration("From the last arrival until people leave.", 0, time.Hour, "20s"),
 		"seed":   whole("Of the random numbers: the same seed, the same crowd.", 0, 1<<31-1, 1),
 		"faults": listOf("What breaks on purpose.", keys("A fault.", object{
-			"at":     duration("After the doors open.", 0, time.Hour, nil, "30s"),
-			"kill":   reference("The node that is killed."),
-			"cut":    reference("The uplink that loses its carrier."),
-			"outage": object{"description": "All devices lose their link at once and ask anew within \"for\".", "type": "boolean"},
-			"for":    duration("Until the node is started again, or the uplink is back.", 0, time.Hour, "2s"),
+			"at":      duration("After the doors open.", 0, time.Hour, nil, "30s"),
+			"kill":    reference("The node that is killed."),
+			"cut":     reference("The uplink that loses its carrier."),
+			"silence": text("The resolver outside, one that the plan's ask, that takes questions and says nothing.", "9.9.9.9"),
+			"outage":  object{"description": "All devices lose their link at once and ask anew within \"for\".", "type": "boolean"},
+			"for":     duration("Until the node is started again, the uplink is back, or the resolver answers.", 0, time.Hour, "2s"),
 		})),
 	})
 }

@@ -41,13 +41,8 @@ func (d *deriver) services() {
 	}
 	d.lack(lacking, "no resolver", "a node of its site with role resolver and an interface in it or in a server segment, or dns: [addresses]")
 	d.shared()
-	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate, Log: d.raw.resolver.log, Encrypted: encrypted, XDP: d.raw.resolver.xdp == "auto"}
-	if len(d.plan.Resolver.Ask) == 0 {
-		// Quad9, Cloudflare and Google: three operators, so that no one of them is the event's only one.
-		for _, a := range []string{"9.9.9.9", "1.1.1.1", "8.8.8.8"} {
-			d.plan.Resolver.Ask = append(d.plan.Resolver.Ask, netip.AddrPortFrom(netip.MustParseAddr(a), 53))
-		}
-	}
+	d.plan.Resolver = d.resolver()
+	d.plan.Resolver.Encrypted = encrypted
 	d.plan.NTP.Sources = d.raw.ntp
 	d.names()
 	d.blocks()
@@ -347,16 +342,18 @@ func (d *deriver) checkFault(f RehearsalFault, at *value) {
 		}
 	}
 	kinds := 0
-	for _, is := range []bool{f.Kill != "", f.Cut != "", f.Outage} {
+	for _, is := range []bool{f.Kill != "", f.Cut != "", f.Silence.IsValid(), f.Outage} {
 		if is {
 			kinds++
 		}
 	}
 	switch {
 	case kinds != 1:
-		d.at(at, fmt.Sprintf("a fault of the rehearsal breaks %d things", kinds), "one of kill: NODE, cut: UPLINK and outage: true", "")
+		d.at(at, fmt.Sprintf("a fault of the rehearsal breaks %d things", kinds), "one of kill: NODE, cut: UPLINK, silence: ADDRESS and outage: true", "")
 	case f.Kill != "" && !slices.Contains(nodes, f.Kill):
 		d.at(at.field("kill"), fmt.Sprintf("the plan has no node %q to kill", f.Kill), choices(nodes), didYouMean(f.Kill, nodes))
+	case f.Silence.IsValid() && !d.plan.Resolver.asks(f.Silence):
+		d.at(at.field("silence"), fmt.Sprintf("%s is no resolver that the plan's ask", f.Silence), "one of resolver.recursion", "")
 	case f.Cut != "" && !slices.Contains(uplinks, f.Cut):
 		d.at(at.field("cut"), fmt.Sprintf("the plan has no uplink %q to cut", f.Cut), choices(uplinks), didYouMean(f.Cut, uplinks))
 	}

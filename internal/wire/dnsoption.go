@@ -55,3 +55,24 @@ func AddDNSError(b []byte, start int, code uint16, text string, size int) []byte
 	n := copy(data[2:], text)
 	return AddDNSOption(b, start, DNSOptionEDE, data[:2+n], size)
 }
+
+// DNSErrorOf is the first extended error of a response, or 0 (an error of no more than that)
+// when it has none that can be read.
+func DNSErrorOf(msg []byte) (code uint16) {
+	WalkDNS(msg, func(r DNSRecord) {
+		if r.Type != DNSTypeOPT || r.Section != 3 {
+			return
+		}
+		for b := msg[r.Data:r.End]; len(b) >= 4 && code == 0; {
+			n := int(binary.BigEndian.Uint16(b[2:]))
+			if len(b) < 4+n {
+				return
+			}
+			if binary.BigEndian.Uint16(b) == DNSOptionEDE && n >= 2 {
+				code = binary.BigEndian.Uint16(b[4:])
+			}
+			b = b[4+n:]
+		}
+	})
+	return code
+}

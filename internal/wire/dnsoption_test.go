@@ -43,6 +43,9 @@ func TestExtendedErrors(t *testing.T) {
 	if diff := cmp.Diff(want, read(b[start:])); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	if code := DNSErrorOf(b[start:]); code != DNSEDENoAuthority {
+		t.Errorf("the first error is read as %d", code)
+	}
 	if string(b[:start]) != "before" {
 		t.Errorf("what stood before became %q", b[:start])
 	}
@@ -77,6 +80,7 @@ func FuzzAddDNSOption(f *testing.F) {
 		if _, after := WalkDNS(got, func(DNSRecord) {}); (before == nil) != (after == nil) {
 			t.Fatalf("%v before, %v after: %x", before, after, got)
 		}
+		DNSErrorOf(got)
 		if added := len(got) - len(msg); added != 0 && (added != 4+len(data) || len(got) > 1232) {
 			t.Fatalf("%d octets added for %d", added, len(data))
 		}

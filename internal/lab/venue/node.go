@@ -53,6 +53,12 @@ func (v *Venue) newNode(name string) (*node, error) {
 	if err := os.MkdirAll(n.state(), 0o700); err != nil {
 		return nil, err
 	}
+	// The internet of a rehearsal is not signed: a child Unbound gets no trust anchor, which
+	// is an empty file in its directory. Probe tells.
+	child := filepath.Join(n.state(), "unbound")
+	if err := errors.Join(os.MkdirAll(child, 0o700), os.WriteFile(filepath.Join(child, "root.key"), nil, 0o600)); err != nil {
+		return nil, err
+	}
 	var err error
 	n.Namespace, err = newSpace(nil)
 	return n, err

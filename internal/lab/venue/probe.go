@@ -51,6 +51,10 @@ func Probe(p *plan.Plan, roles []plan.Role) ([]Gap, error) {
 	}
 	gaps = append(gaps, missingRoles(p, roles)...)
 	gaps = append(gaps, sharedLeases(p)...)
+	if p.Resolver.Unbound {
+		gaps = append(gaps, Gap{Key: "dnssec", Words: "DNSSEC: the internet of a rehearsal is not signed, so Unbound validates nothing in it",
+			Todo: "ask the real Unbound once at the venue: dig +dnssec . SOA has the flag ad"})
+	}
 	return append(gaps, lowLimits(Limits(p))...), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,5 +98,24 @@ func TestUsageOfThisProcess(t *testing.T) {
 	}
 	if _, err := usageOf(1 << 30); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+// TestUnsignedInternet: who has Unbound is told that its validation is not rehearsed.
+func TestUnsignedInternet(t *testing.T) {
+	p := twoSites()
+	has := func() bool {
+		gaps, err := Probe(p, []plan.Role{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(gaps, func(g Gap) bool { return g.Key == "dnssec" })
+	}
+	if has() {
+		t.Error("told without Unbound")
+	}
+	p.Resolver.Unbound = true
+	if !has() {
+		t.Error("not told")
 	}
 }

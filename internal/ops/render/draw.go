@@ -117,8 +117,11 @@ func (d *drawing) internet() {
 	d.out.box("internet", margin, headTop, d.width-2*margin, cloudH, cloudH/2)
 	d.out.text("ink bold", margin+26, headTop+29, 200, 16, "Internet")
 	var asks []string
+	if d.p.Resolver.Unbound {
+		asks = append(asks, "Unbound of our own")
+	}
 	for _, a := range d.p.Resolver.Ask {
-		asks = append(asks, a.Addr().String())
+		asks = append(asks, a.Addr.Addr().String())
 	}
 	if len(asks) > 0 {
 		d.out.text("soft", margin+120, headTop+28.5, d.width-300, 12.5, "resolvers asked: "+strings.Join(asks, ", "))

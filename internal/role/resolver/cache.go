@@ -53,18 +53,20 @@ func (k *key) name() []byte { return k.buf[:k.n-3] }
 // entry is one cached answer. But for the atomics it never changes, so that it can be
 // copied from without a lock.
 type entry struct {
-	key    string
-	msg    []byte   // without OPT, with TTLs as received (capped)
-	ttls   []uint16 // offsets of the TTLs in msg
-	ttl    time.Duration
-	stored time.Time
-	hold   atomic.Int64 // nanoseconds after stored until which it is served stale without asking
-	uses   atomic.Uint32
-	hash   uint64                // of key, set by put
-	chain  atomic.Pointer[entry] // the next in its bucket of the table
-	queue  *queue                // guarded by the shard's lock, as are the links
-	prev   *entry
-	next   *entry
+	key      string
+	msg      []byte   // without OPT, with TTLs as received (capped)
+	ttls     []uint16 // offsets of the TTLs in msg
+	ttl      time.Duration
+	stored   time.Time
+	hold     atomic.Int64 // nanoseconds after stored until which it is served stale without asking
+	uses     atomic.Uint32
+	renewing atomic.Bool           // see due
+	why      uint16                // extended error that goes with it, 0 for none
+	hash     uint64                // of key, set by put
+	chain    atomic.Pointer[entry] // the next in its bucket of the table
+	queue    *queue                // guarded by the shard's lock, as are the links
+	prev     *entry
+	next     *entry
 }
 
 func (e *entry) size() int { return len(e.msg) + len(e.key) + 2*len(e.ttls) + overhead }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hotstage/hotstage/internal/plan"
+	"github.com/hotstage/hotstage/internal/role/resolver/unbound"
 	"github.com/hotstage/hotstage/internal/wire"
 )
 
@@ -19,9 +20,13 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	if n == nil {
 		return Config{}, fmt.Errorf("resolver: the plan has no node %q; hotstage show PLAN lists its nodes", node)
 	}
-	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate, Block: p.Resolver.Block, Log: p.Resolver.Log, XDP: p.Resolver.XDP}
-	if len(cfg.Ask) == 0 {
-		return Config{}, fmt.Errorf("resolver: the plan gives no resolver to ask; say resolver: {recursion: [ADDRESS, …]}")
+	cfg := Config{Name: n.FQDN, Domain: p.Event.Domain, Ask: p.Resolver.Ask, Health: p.Resolver.Health, Names: p.Resolver.Names, Cache: p.Resolver.Cache, Rate: p.Resolver.ClientRate, Block: p.Resolver.Block, Log: p.Resolver.Log, XDP: p.Resolver.XDP}
+	if p.Resolver.Unbound {
+		u := unbound.Configure(p, node)
+		cfg.Unbound = &u
+	}
+	if len(cfg.Ask) == 0 && cfg.Unbound == nil {
+		return Config{}, fmt.Errorf("resolver: the plan gives no resolver to ask; say resolver: {recursion: unbound}, or [ADDRESS, …]")
 	}
 	if cfg.Cache < minCache {
 		return Config{}, fmt.Errorf("resolver: a cache of %d bytes is too small; give it %d at least", cfg.Cache, minCache)

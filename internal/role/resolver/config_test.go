@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"encoding/json"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +48,7 @@ func TestConfigureFaults(t *testing.T) {
 	good := func() *plan.Plan {
 		return &plan.Plan{
 			Event:    plan.Event{Domain: "yapc.example"},
-			Resolver: plan.Resolver{Ask: []netip.AddrPort{upstreamAddr(1)}, Cache: minCache},
+			Resolver: plan.Resolver{Ask: byUDP(upstreamAddr(1)), Cache: minCache},
 			Nodes:    []plan.Node{{Name: "gw1", FQDN: "gw1.yapc.example"}},
 		}
 	}
@@ -60,7 +59,7 @@ func TestConfigureFaults(t *testing.T) {
 	}{
 		{"nothing wrong", "gw1", func(*plan.Plan) {}, ""},
 		{"no such node", "gw9", func(*plan.Plan) {}, `no node "gw9"`},
-		{"nobody to ask", "gw1", func(p *plan.Plan) { p.Resolver.Ask = nil }, "recursion: [ADDRESS"},
+		{"nobody to ask", "gw1", func(p *plan.Plan) { p.Resolver.Ask = nil }, "recursion: unbound}, or [ADDRESS"},
 		{"small cache", "gw1", func(p *plan.Plan) { p.Resolver.Cache = 1000 }, "1000 bytes is too small; give it 1048576"},
 		{"no name", "gw1", func(p *plan.Plan) { p.Resolver.Names = []plan.Name{{FQDN: "a..b"}} }, `"a..b" is not a DNS name`},
 	} {

@@ -143,7 +143,7 @@ func TestSlowBody(t *testing.T) {
 // FuzzWebRequest: whatever a request has, there is a status, no message is longer than a
 // query may be, and an answer is one.
 func FuzzWebRequest(f *testing.F) {
-	good := question(f, "gw1.yapc.example", dns.TypeA, padding)
+	good := question(f, "gw1.yapc.example", dns.TypeA, padded)
 	f.Add("GET", "dns="+base64.RawURLEncoding.EncodeToString(good), "", []byte(nil))
 	f.Add("POST", "", dohType, good)
 	f.Add("POST", "", dohType, bytes.Repeat([]byte{7}, 3000))

@@ -140,7 +140,7 @@ func (discard) Close() error                    { return nil }
 // FuzzReadDoQ: a message is whole, of id 0, and no longer than a query may be, in whatever
 // pieces it comes.
 func FuzzReadDoQ(f *testing.F) {
-	good := question(f, "gw1.yapc.example", dns.TypeA, zeroID, padding)
+	good := question(f, "gw1.yapc.example", dns.TypeA, zeroID, padded)
 	f.Add(lengthed(good))
 	f.Add(lengthed(good)[:30])
 	f.Add([]byte{0xff, 0xff, 0})

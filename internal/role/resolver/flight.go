@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -33,16 +34,18 @@ type flights struct {
 	log     *queryLog // nil without
 	m       *Metrics
 
-	mu  sync.Mutex
-	ctx context.Context
-	all *sync.WaitGroup
-	of  map[string]*flight
+	mu       sync.Mutex
+	ctx      context.Context
+	all      *sync.WaitGroup
+	of       map[string]*flight
+	renewals int
 }
 
 type flight struct {
 	key        key
 	by         netip.Addr // who asked first: the flight is of its share
 	passengers []passenger
+	renewal    bool // nobody asked: see renew
 	late       bool // stale has been served: who comes now gets it at once
 }
 
@@ -94,22 +97,22 @@ func (f *flights) without(k *key, p passenger) {
 	if e := f.cache.get(k); e != nil && e.stale(p.since) {
 		f.m.stale.Inc()
 		f.log.note(k, p.from, FromStale, e.rcode(), 0, p.since)
-		p.answer(e.appendTo(nil, &p.q, p.since, p.size))
+		p.answer(e.reply(nil, &p.q, p.since, p.size))
 		return
 	}
 	f.m.failed.Inc()
 	f.log.note(k, p.from, FromAsked, wire.DNSServFail, 0, p.since)
-	p.answer(refuse(nil, &p.q, 0, wire.DNSServFail))
+	p.answer(unable(&p.q, p.size))
 }
 
 // fly asks and answers all passengers.
 func (f *flights) fly(ctx context.Context, x *flight) {
 	defer f.m.waiting.Dec()
-	defer func() { f.clients.landed(x.by, time.Now()) }()
+	defer f.landed(x)
 	ctx, cancel := context.WithTimeout(ctx, flightTime)
 	defer cancel()
-	old := f.cache.get(&x.key)
-	if old != nil && old.stale(time.Now()) {
+	old := f.fallback(x)
+	if old != nil {
 		served := make(chan struct{})
 		late := time.AfterFunc(staleAfter, func() {
 			defer close(served)
@@ -120,8 +123,6 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 				<-served
 			}
 		}()
-	} else {
-		old = nil
 	}
 	begun := time.Now()
 	msg, err := f.backend.resolve(ctx, askOf(&x.key))
@@ -131,6 +132,9 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 	if err == nil {
 		e, _ = newEntry(&x.key, msg, now)
 	}
+	if e != nil && !e.good() {
+		e.why = wire.DNSErrorOf(msg)
+	}
 	switch {
 	case (e == nil || !e.good()) && old != nil:
 		old.hold.Store(int64(now.Sub(old.stored) + staleHold))
@@ -138,7 +142,7 @@ func (f *flights) fly(ctx context.Context, x *flight) {
 		return
 	case e == nil:
 		f.m.failed.Inc()
-		e = failure(&x.key, now)
+		e = failure(&x.key, err, now)
 	}
 	if e.ttl > 0 && ctx.Err() != context.Canceled {
 		f.cache.put(e)
@@ -162,7 +166,7 @@ func (f *flights) take(x *flight, last bool) []passenger {
 // land answers the passengers who asked k from the entry, which is FromAsked or FromStale.
 func (f *flights) land(k *key, passengers []passenger, e *entry, from string) {
 	now := time.Now()
-	buf := make([]byte, 0, len(e.msg)+16)
+	buf := make([]byte, 0, len(e.msg)+24)
 	count := f.m.asked
 	if from == FromStale {
 		count = f.m.stale
@@ -172,14 +176,19 @@ func (f *flights) land(k *key, passengers []passenger, e *entry, from string) {
 		f.clients.leave(p.from, now)
 		count.Inc()
 		f.log.note(k, p.from, from, e.rcode(), now.Sub(p.since), now)
-		p.answer(e.appendTo(buf, &p.q, now, p.size))
+		p.answer(e.reply(buf, &p.q, now, p.size))
 	}
 }
 
-// failure is the answer when nobody could say anything.
-func failure(k *key, now time.Time) *entry {
+// failure is the answer when nobody could say anything: there was no word from anybody, or
+// one that could not be read.
+func failure(k *key, err error, now time.Time) *entry {
+	why := wire.DNSEDENoAuthority
+	if err == nil || errors.Is(err, errSockets) {
+		why = wire.DNSEDENetworkError
+	}
 	a := askOf(k)
 	q := wire.DNSQuery{Name: a.name, Type: a.typ, Class: wire.DNSClassIN}
 	b := wire.BeginDNSAnswer(nil, &q, 0, wire.DNSServFail)
-	return &entry{key: string(k.bytes()), msg: b.Finish(&q, wire.DNSServFail, 0), ttl: failureTTL, stored: now}
+	return &entry{key: string(k.bytes()), msg: b.Finish(&q, wire.DNSServFail, 0), ttl: failureTTL, stored: now, why: why}
 }

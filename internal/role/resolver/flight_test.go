@@ -21,7 +21,14 @@ type slowBackend struct {
 	mu    sync.Mutex
 	delay time.Duration
 	fails bool
+	said  []byte   // the answer to everything, when there is one
 	asked []string // names, in order
+}
+
+func (b *slowBackend) say(msg []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.said = msg
 }
 
 func (b *slowBackend) set(delay time.Duration, fails bool) {
@@ -40,12 +47,15 @@ func (b *slowBackend) resolve(ctx context.Context, q ask) ([]byte, error) {
 	b.mu.Lock()
 	name := wire.DNSNameString(q.name)
 	b.asked = append(b.asked, name)
-	delay, fails := b.delay, b.fails
+	delay, fails, said := b.delay, b.fails, b.said
 	b.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-time.After(delay):
+	}
+	if said != nil {
+		return said, nil
 	}
 	if fails {
 		return nil, errors.New("no answer")
@@ -71,6 +81,7 @@ func newTerminal(t *testing.T) *terminal {
 	h := newHandler(hall(), nil)
 	b := &slowBackend{}
 	x := &terminal{handler: h, backend: b, flights: newFlights(h.cache, b, h.clients, h.m)}
+	h.renew = x.flights.renew
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	x.flights.start(ctx, &all)
@@ -96,6 +107,17 @@ func (x *terminal) packet(t *testing.T, packet []byte, from netip.Addr) <-chan s
 		}
 		got <- s
 	}
+	x.board(packet, from, say)
+	return got
+}
+
+// exchange sends a query as one client does; say gets the answer.
+func (x *terminal) exchange(t *testing.T, packet []byte, say func([]byte)) {
+	t.Helper()
+	x.board(packet, addr("10.1.0.50"), say)
+}
+
+func (x *terminal) board(packet []byte, from netip.Addr, say func([]byte)) {
 	var q wire.DNSQuery
 	var k key
 	reply, v := x.handle(nil, packet, from, true, time.Now(), &q, &k)
@@ -104,7 +126,6 @@ func (x *terminal) packet(t *testing.T, packet []byte, from netip.Addr) <-chan s
 	} else {
 		x.flights.board(&k, passenger{q: q, size: 512, from: from, since: time.Now(), answer: say})
 	}
-	return got
 }
 
 // after is what came on the channel and when, since begun.

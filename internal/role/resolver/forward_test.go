@@ -24,11 +24,12 @@ type script struct {
 	silent, refuses bool
 	delay           time.Duration
 	rcode           int
-	strangers       bool // sends packets with a wrong id and a wrong question first
-	garbage         bool // sends what cannot be read
-	cuts, cutsTCP   bool // truncates
-	lowers          bool // does not keep the case of letters
-	plain           bool // does not know EDNS
+	strangers       bool   // sends packets with a wrong id and a wrong question first
+	garbage         bool   // sends what cannot be read
+	cuts, cutsTCP   bool   // truncates
+	lowers          bool   // does not keep the case of letters
+	plain           bool   // does not know EDNS
+	fails           string // the name that it cannot resolve
 }
 
 // simulated are resolvers behind in-memory connections.
@@ -93,7 +94,7 @@ func (s *simulated) serve(c net.Conn, network string, to netip.AddrPort, how scr
 	if m.IsEdns0() == nil {
 		what = "plain"
 	}
-	if m.Question[0].Name != "." {
+	if strings.Count(m.Question[0].Name, ".") > 1 { // no probe
 		s.mu.Lock()
 		s.note(network, to, what)
 		s.mu.Unlock()
@@ -139,6 +140,9 @@ func (how script) reply(m *dns.Msg, network string) *dns.Msg {
 		r.SetEdns0(1232, false)
 	}
 	r.Rcode = how.rcode
+	if strings.EqualFold(m.Question[0].Name, how.fails) {
+		r.Rcode = dns.RcodeServerFailure
+	}
 	if how.lowers {
 		r.Question[0].Name = strings.ToLower(r.Question[0].Name)
 	}
@@ -162,7 +166,7 @@ func cluster(n int) (*forwarder, *simulated, *events) {
 	}
 	e := newEvents()
 	srv := &Server{tell: e.tell}
-	return newForwarder(addrs, s.dial, newMetrics(), srv.event), s, e
+	return newForwarder(byUDP(addrs...), s.dial, newMetrics(), srv.event), s, e
 }
 
 func upstreamAddr(n int) netip.AddrPort {
@@ -206,7 +210,7 @@ func TestForward(t *testing.T) {
 		{"one fails, one is silent", []script{silent, servfail}, "SERVFAIL after 2800ms", "1 udp 0ms, 2 udp 400ms, 1 udp 800ms"},
 		{"all silent", []script{silent, silent}, "none after 2800ms", "1 udp 0ms, 2 udp 400ms, 1 udp 800ms"},
 		{"one alone, silent, is asked three times", []script{silent}, "none after 2800ms", "1 udp 0ms, 1 udp 400ms, 1 udp 800ms"},
-		{"nobody listens anywhere", []script{refuses}, "none after 0ms", "1 udp 0ms refused, 1 udp 0ms refused, 1 udp 0ms refused"},
+		{"nobody listens anywhere", []script{refuses, refuses}, "none after 3175ms", "1 udp 0ms refused, 2 udp 0ms refused, 1 udp 25ms refused, 2 udp 25ms refused, 1 udp 75ms refused, 2 udp 75ms refused, 1 udp 175ms refused, 2 udp 175ms refused, 1 udp 375ms refused, 2 udp 375ms refused, 1 udp 575ms refused, 2 udp 575ms refused, 1 udp 775ms refused, 2 udp 775ms refused, 1 udp 975ms refused, 2 udp 975ms refused, 1 udp 1175ms refused, 2 udp 1175ms refused, 1 udp 1375ms refused, 2 udp 1375ms refused, 1 udp 1575ms refused, 2 udp 1575ms refused, 1 udp 1775ms refused, 2 udp 1775ms refused, 1 udp 1975ms refused, 2 udp 1975ms refused, 1 udp 2175ms refused, 2 udp 2175ms refused, 1 udp 2375ms refused, 2 udp 2375ms refused, 1 udp 2575ms refused, 2 udp 2575ms refused, 1 udp 2775ms refused, 2 udp 2775ms refused, 1 udp 2975ms refused, 2 udp 2975ms refused, 1 udp 3175ms refused, 2 udp 3175ms refused"},
 		{"one alone fails", []script{servfail}, "SERVFAIL after 10ms", "1 udp 0ms"},
 		{"truncated", []script{with(func(s *script) { s.cuts = true }), well}, "NOERROR after 20ms", "1 udp 0ms, 1 tcp 10ms"},
 		{"truncated by TCP too", []script{with(func(s *script) { s.cuts, s.cutsTCP = true, true }), well}, "NOERROR after 30ms", "1 udp 0ms, 1 tcp 10ms, 2 udp 20ms"},

@@ -24,6 +24,7 @@ type handler struct {
 	ddr      *ddr // nil without encrypted service
 	clients  *clients
 	baker    *baker
+	renew    func(*key) // asks anew for an answer, without waiting
 	top      *top
 	log      *queryLog // nil without
 	m        *Metrics
@@ -110,11 +111,14 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	case e.fresh(now):
 		h.countHit()
 		h.log.note(k, from, FromCache, e.rcode(), 0, now)
-		return e.appendTo(out, q, now, size), answer
+		if e.due(now) {
+			h.renew(k)
+		}
+		return e.reply(out, q, now, size), answer
 	case e.stale(now) && e.held(now):
 		h.m.stale.Inc()
 		h.log.note(k, from, FromStale, e.rcode(), 0, now)
-		return e.appendTo(out, q, now, size), answer
+		return e.reply(out, q, now, size), answer
 	}
 	return h.uncached(out, q, k, size, from, now)
 }

@@ -72,10 +72,18 @@ func (l *leaseTable) NameOf(a netip.Addr) (string, bool) {
 	return "", false
 }
 
+// byUDP are resolvers asked by UDP.
+func byUDP(addrs ...netip.AddrPort) (all []plan.Asked) {
+	for _, a := range addrs {
+		all = append(all, plan.Asked{Addr: a, By: plan.UDP})
+	}
+	return all
+}
+
 func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry()) }
 
 func newHandler(cfg Config, leases leaseNames) *handler {
-	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(cfg.Rate), baker: newBaker(), top: newTop(), m: newMetrics()}
+	return &handler{segments: cfg.Clients, cache: newCache(cfg.Cache), local: newLocal(cfg, leases), clients: newClients(cfg.Rate), baker: newBaker(), renew: func(*key) {}, top: newTop(), m: newMetrics()}
 }
 
 // question packs a query by the library.

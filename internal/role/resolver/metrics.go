@@ -1,6 +1,9 @@
 package resolver
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/hotstage/hotstage/internal/role/resolver/unbound"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics counts what the resolver does. Make it once per process.
 type Metrics struct {
@@ -21,6 +24,8 @@ type Metrics struct {
 	upstream                        *prometheus.CounterVec
 	rtt                             *prometheus.HistogramVec
 	up                              *prometheus.GaugeVec
+	spared, renewed                 prometheus.Counter
+	unbound                         *unbound.Metrics
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -66,6 +71,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.handshakes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hotstage_resolver_handshakes_total",
 		Help: "Connections by TLS, HTTPS and QUIC, by what became of them. failed: clients do not like the certificate, or speak something else; refused: one client opens too many, find it."}, []string{"by", "result"})
+	background := vec("background_total", "What went on beside the answers. renewed: much asked answers asked for anew before they ran out; spared: second questions not asked because the resolvers are slow but at work: with many of them look at the round trip of each resolver asked.", "what")
+	m.renewed, m.spared = background.WithLabelValues("renewed"), background.WithLabelValues("spared")
+	m.unbound = unbound.NewMetrics(reg)
 	reg.MustRegister(m.latency, m.upstream, m.rtt, m.up, m.handshakes)
 	return m
 }

@@ -19,18 +19,21 @@ import (
 
 	"github.com/hotstage/hotstage/internal/fact"
 	"github.com/hotstage/hotstage/internal/plan"
+	"github.com/hotstage/hotstage/internal/role/resolver/unbound"
 )
 
 // Config is what a node's resolver needs to know.
 type Config struct {
-	Name    string           // this node, FQDN
-	Domain  string           // the event's
-	Listen  []netip.Addr     // addresses to serve port 53 on, UDP and TCP
-	Clients []netip.Prefix   // who is answered
-	Ask     []netip.AddrPort // resolvers to ask, in order of preference
-	Names   []plan.Name      // the event's own
-	Cache   int64            // bytes
-	Rate    int              // queries per second of one client
+	Name    string          // this node, FQDN
+	Domain  string          // the event's
+	Listen  []netip.Addr    // addresses to serve port 53 on, UDP and TCP
+	Clients []netip.Prefix  // who is answered
+	Ask     []plan.Asked    // resolvers to ask; with Unbound, when that is not well
+	Health  []string        `json:",omitempty"` // names that a well resolver resolves; none: the root's and others
+	Names   []plan.Name     // the event's own
+	Cache   int64           // bytes
+	Rate    int             // queries per second of one client
+	Unbound *unbound.Config `json:",omitempty"` // the children to ask; nil: none
 	// Encrypted is nil when the plan wants none.
 	Encrypted *Encrypted `json:",omitempty"`
 	Log       float64    `json:",omitempty"` // share of the queries that is logged, 0 to 1
@@ -65,7 +68,8 @@ type Server struct {
 	handler  handler
 	flights  *flights
 	upstream *forwarder
-	front    *front // nil without
+	front    *front            // nil without
+	children *unbound.Recursor // nil without
 	m        *Metrics
 	tell     func(fact.Event)
 	ready    chan struct{}
@@ -81,8 +85,13 @@ func New(cfg Config, names leaseNames, m *Metrics, tell func(fact.Event)) *Serve
 	s.upstream = newForwarder(cfg.Ask, func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return s.net.dial(ctx, network, to)
 	}, m, s.event)
+	s.upstream.health = newHealth(cfg.Health)
+	if cfg.Unbound != nil {
+		s.children = unbound.New(*cfg.Unbound, m.unbound, s.event, func(i int) { s.upstream.upstreams[i].begun() })
+		s.upstream.children(s.children.Names(), s.children.Addr)
+	}
 	s.flights = newFlights(cache, s.upstream, clients, m)
-	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), top: newTop(), m: m}
+	s.handler = handler{segments: cfg.Clients, cache: cache, local: newLocal(cfg, names), clients: clients, baker: newBaker(), renew: s.flights.renew, top: newTop(), m: m}
 	if cfg.Encrypted != nil {
 		s.secure = newSecure(s)
 	}
@@ -117,6 +126,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	s.flights.start(ctx, &all)
+	if s.children != nil {
+		all.Go(func() { fail(s.children.Run(ctx)) })
+	}
 	all.Go(func() { s.upstream.watch(ctx) })
 	all.Go(func() { s.measure(ctx) })
 	if s.front != nil {
@@ -167,6 +179,9 @@ func (s *Server) measure(ctx context.Context) {
 // Checks says whether names can be resolved, by whom, and how full the cache is.
 func (s *Server) Checks() []fact.Check {
 	checks := append(s.upstream.checks(), s.secure.checks()...)
+	if s.children != nil {
+		checks = append(checks, s.children.Checks()...)
+	}
 	entries, bytes := s.handler.cache.used()
 	return append(checks, s.front.check(), fact.Check{
 		Name: "resolver-cache", Words: "the cache is within its size", OK: int64(bytes) <= s.cfg.Cache,

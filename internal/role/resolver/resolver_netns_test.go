@@ -206,7 +206,7 @@ func newVenueWith(t *testing.T, change func(*Config), listen ...string) *venue {
 		t.Cleanup((*w).die)
 	}
 	cfg := hall()
-	cfg.Ask = []netip.AddrPort{v.first.addr, v.second.addr}
+	cfg.Ask = byUDP(v.first.addr, v.second.addr)
 	for _, a := range append([]string{"10.1.0.1", "2001:db8:1::1"}, listen...) {
 		cfg.Listen = append(cfg.Listen, addr(a))
 	}
@@ -575,7 +575,7 @@ func TestAddressInUse(t *testing.T) {
 		return err
 	})
 	cfg := hall()
-	cfg.Listen, cfg.Ask = []netip.Addr{addr("127.0.0.1")}, []netip.AddrPort{upstreamAddr(1)}
+	cfg.Listen, cfg.Ask = []netip.Addr{addr("127.0.0.1")}, byUDP(upstreamAddr(1))
 	s := New(cfg, nil, newMetrics(), newEvents().tell)
 	s.net = within(ns)
 	err := s.Run(t.Context())

@@ -38,7 +38,7 @@ func BenchmarkSecureHandshake(b *testing.B) {
 // the way allows, sixteen side by side; both ends are of this process.
 func BenchmarkSecureQueries(b *testing.B) {
 	s := newBooth(b, unlimited)
-	query := question(b, "gw1.yapc.example", dns.TypeA, zeroID, padding)
+	query := question(b, "gw1.yapc.example", dns.TypeA, zeroID, padded)
 	private, err := s.overTLS(b, "127.0.0.1")
 	if err != nil {
 		b.Fatal(err)

@@ -54,7 +54,7 @@ func TestSlowStream(t *testing.T) {
 	a := newAuthority(t)
 	file := t.TempDir() + "/dns.pem"
 	a.write(t, file, time.Hour*24*3650, []string{dnsName})
-	good := lengthed(question(t, "gw1.yapc.example", dns.TypeA, padding))
+	good := lengthed(question(t, "gw1.yapc.example", dns.TypeA, padded))
 	for _, c := range []struct {
 		name string
 		act  func(c io.ReadWriter)

@@ -40,7 +40,7 @@ func TestEveryWay(t *testing.T) {
 		for _, pad := range []bool{false, true} {
 			change := []func(*dns.Msg){zeroID, edns(1232, false)}
 			if pad {
-				change[1] = padding
+				change[1] = padded
 			}
 			reply, err := way.ask(question(t, "GW1.yapc.example", dns.TypeA, change...))
 			if err != nil {
