@@ -6,7 +6,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 # Debian's packages that the interop tests use as judges.
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin kea-dhcp4-server ndisc6 \
                bind9-dnsutils unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
-               mariadb-server-core mariadb-client-core
+               mariadb-server-core mariadb-client-core keepalived
 # Debian's cloud kernel, which has what the kernel at hand may lack; see testnet.KernelDir.
 KERNEL      := /var/cache/hotstage/kernel
 TOOL        := go tool -modfile=tools/go.mod

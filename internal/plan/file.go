@@ -101,6 +101,7 @@ type rawSegment struct {
 	devices      int
 	reservations []rawReservation
 	relays       []netip.Addr
+	service      []netip.Addr
 	dhcp         []string // names of nodes
 	options      rawOptions
 }
@@ -162,6 +163,7 @@ type rawResolver struct {
 	ask        []netip.AddrPort
 	cache      int64
 	clientRate int
+	vrrp       rawVRRP
 	local      []rawLocal
 	block      []rawBlock
 	log        float64
@@ -200,6 +202,7 @@ func (r *reader) read(v *value) rawPlan {
 	p.napt = rawNAPT{at: v, use: 0.5}
 	p.resolver.cache = 64 << 20
 	p.resolver.clientRate = 300 // a page full of links asks some dozens
+	p.resolver.vrrp = rawVRRP{interval: vrrpInterval, preempt: true}
 	p.dhcp = rawDHCP{at: v.field("dhcp"), leases: "sqlite"}
 	p.rehearsal = rawRehearsal{doors: time.Minute, stay: 20 * time.Second, seed: 1}
 	r.fields(v, map[string]func(*value){
@@ -379,7 +382,8 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 				s.ntp = append(s.ntp, a)
 			}
 		}),
-		"dhcp": r.strings(&s.dhcp),
+		"service": r.list(func(v *value) { r.anyAddress(v, &s.service) }),
+		"dhcp":    r.strings(&s.dhcp),
 		"relays": r.list(func(v *value) {
 			var a netip.Addr
 			if r.address(&a, "IPv4")(v); a.IsValid() {
@@ -485,6 +489,7 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		"client_rate": r.integer(&d.clientRate, 10, 10_000_000),
 		"block":       r.block(&d.block),
 		"log":         r.queryLog(&d.log),
+		"vrrp":        func(v *value) { r.vrrp(v, &d.vrrp) },
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

@@ -105,6 +105,7 @@ func segmentSchema() object {
 		"ntp":     listOf("Time servers, up to 3.", text("An IPv4 address.", "10.53.0.1")),
 		"dhcp":    listOf("Nodes with role dhcp that give addresses in it: in it, or by its gateway's relay. Default: those in it, else those in a server segment of its gateway.", reference("A node.")),
 		"relays":  listOf("DHCP relays in the segment, such as a layer 3 switch, whose requests are served.", text("The relay's IPv4 address in the segment (giaddr).", "10.53.0.2")),
+		"service": listOf("The address that its resolvers share, IPv4 and IPv6. Default: by the segment's name, where two or more resolver nodes are in it.", text("An address outside the pool.", "10.53.0.10")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{
 			"mac":       pattern("Its MAC address; or client_id.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
@@ -170,6 +171,7 @@ func schemaResolver() object {
 	return keys("Name service.", object{
 		"recursion":   listOf("Resolvers to ask, in order of preference. Default: Quad9, Cloudflare and Google.", text("An address, with a port or without.", "9.9.9.9", "192.0.2.53:5353", "[2620:fe::fe]:53")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
+		"vrrp":        schemaVRRP(),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
 		"log":         with(pattern("Share of the queries that each resolver keeps a record of, with the client's address: for finding faults, and no longer than that.", `^(off|[0-9.]+%)$`, "10%"), "default", "off"),
 		"block":       listOf("Names that are not to resolve, nor what is below them. Default: none.", text("A domain name.", "ads.example")),

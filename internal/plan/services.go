@@ -39,7 +39,7 @@ func (d *deriver) services() {
 	}
 	d.lack(lacking, "no resolver", "a node of its site with role resolver and an interface in it or in a server segment, or dns: [addresses]")
 	d.shared()
-	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate, Log: d.raw.resolver.log}
+	d.plan.Resolver = Resolver{Ask: d.raw.resolver.ask, Cache: d.raw.resolver.cache, ClientRate: d.raw.resolver.clientRate, Log: d.raw.resolver.log, VRRP: d.raw.resolver.vrrp.plan(d.drafts)}
 	if len(d.plan.Resolver.Ask) == 0 {
 		// Quad9, Cloudflare and Google: three operators, so that no one of them is the event's only one.
 		for _, a := range []string{"9.9.9.9", "1.1.1.1", "8.8.8.8"} {
@@ -95,17 +95,24 @@ func (d *deriver) segmentOf(a netip.Addr) *draft {
 }
 
 // resolversFor lists the resolvers of a segment: those in it first, then those of the same
-// site's server segments; at most 3 of each family.
+// site's server segments, the address that several share before their own; at most 3 of each
+// family.
 func (d *deriver) resolversFor(s *draft) (v4, v6 []netip.Addr) {
-	add := func(a *Attachment) {
-		if a.IPv4.IsValid() && len(v4) < 3 && !slices.Contains(v4, a.IPv4.Addr()) {
-			v4 = append(v4, a.IPv4.Addr())
+	addr := func(a4, a6 netip.Addr) {
+		if a4.IsValid() && len(v4) < 3 && !slices.Contains(v4, a4) {
+			v4 = append(v4, a4)
 		}
-		if a.IPv6.IsValid() && s.IPv6.IsValid() && len(v6) < 3 && !slices.Contains(v6, a.IPv6.Addr()) {
-			v6 = append(v6, a.IPv6.Addr())
+		if a6.IsValid() && s.IPv6.IsValid() && len(v6) < 3 && !slices.Contains(v6, a6) {
+			v6 = append(v6, a6)
 		}
 	}
+	add := func(a *Attachment) { addr(a.IPv4.Addr(), a.IPv6.Addr()) }
 	for _, own := range []bool{true, false} {
+		for _, o := range d.drafts {
+			if o.Service != nil && (own && o == s || !own && o != s && o.Class == Server && o.Site == s.Site) {
+				addr(o.Service.IPv4, o.Service.IPv6)
+			}
+		}
 		for i := range d.plan.Nodes {
 			n := &d.plan.Nodes[i]
 			if !n.Has(RoleResolver) || n.Site != s.Site || !own && n.Attachment(s.Name) != nil {
@@ -140,6 +147,9 @@ func (d *deriver) names() {
 	}
 	for _, s := range d.drafts {
 		owner["gw."+s.Name+"."+domain] = "the gateway of segment " + s.Name
+		if s.Service != nil {
+			owner[s.Service.FQDN] = "the service address of segment " + s.Name
+		}
 	}
 	for _, s := range d.drafts {
 		for _, r := range s.raw.reservations {
@@ -179,6 +189,10 @@ func (d *deriver) names() {
 	for _, s := range d.plan.Segments {
 		add("gw."+s.Name+"."+domain, s.Gateway4)
 		add("gw."+s.Name+"."+domain, s.Gateway6)
+		if s.Service != nil {
+			add(s.Service.FQDN, s.Service.IPv4)
+			add(s.Service.FQDN, s.Service.IPv6)
+		}
 		for _, r := range s.Reservations {
 			add(r.Name+"."+domain, r.Addr)
 		}

@@ -54,6 +54,10 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 			add(seg.Gateway4)
 			add(seg.Gateway6)
 		}
+		if seg := p.Segment(a.Segment); seg != nil && seg.Service != nil && n.Has(plan.RoleResolver) {
+			add(seg.Service.IPv4)
+			add(seg.Service.IPv6)
+		}
 	}
 	return cfg, nil
 }

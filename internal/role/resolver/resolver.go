@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hotstage/hotstage/internal/fact"
@@ -64,6 +65,7 @@ type Server struct {
 	m        *Metrics
 	tell     func(fact.Event)
 	ready    chan struct{}
+	serving  atomic.Bool
 }
 
 // New allocates a resolver; nothing starts before Run. names may be nil: then leases have no
@@ -114,6 +116,8 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, l := range listeners.streams {
 		all.Go(func() { fail(s.serveTCP(ctx, l, &all)) })
 	}
+	s.serving.Store(true)
+	defer s.serving.Store(false)
 	close(s.ready)
 	select {
 	case <-ctx.Done():
