@@ -396,7 +396,7 @@ func (v *pair) watch(stop <-chan struct{}) <-chan [2]time.Duration {
 			}
 			now := time.Now()
 			if answers++; answers > 1 && last != a.SenderMAC {
-				if now.Sub(ended) > 10*interval {
+				if now.Sub(ended) > 4*interval {
 					begun = now
 				}
 				ended = now
