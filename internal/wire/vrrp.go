@@ -99,7 +99,7 @@ func AppendVRRP(b []byte, v VRRP) []byte {
 // for what depends on the virtual router. Over IPv4 the checksum may be of the message alone,
 // as RFC 9568 section 5.2.8 has it, or with the pseudo-header, as keepalived and we send it.
 func ParseVRRP(b []byte) (v VRRP, err error) {
-	if len(b) < ether+20 {
+	if !IsVRRP(b) {
 		return v, ErrVRRPShape
 	}
 	v.MAC = [6]byte(b[6:12])

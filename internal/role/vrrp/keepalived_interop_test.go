@@ -154,8 +154,9 @@ func TestKeepalivedAtAnotherPace(t *testing.T) {
 	v.await("srv2")
 	ours := v.start("srv1")
 	until(t, "people are told of the other interval", func() bool { return strings.Contains(ours.words("vrrp-interval"), "200ms") })
+	before := ours.count("vrrp-master") // before its first word we wait as our own interval asks
 	time.Sleep(time.Second)
-	if ours.has("vrrp-master") {
+	if ours.count("vrrp-master") != before {
 		t.Error("we do not wait as long as the master's interval asks")
 	}
 }
