@@ -158,7 +158,9 @@ func TestNodeThatCannotResolveStepsBack(t *testing.T) {
 
 func TestWithoutPreemptTheSecondKeepsIt(t *testing.T) {
 	v := newPair(t, "vrrp: {preempt: false}")
-	first, second := v.both()
+	first := v.start("srv1") // who is there first keeps it
+	v.await("srv1")
+	second := v.start("srv2")
 	first.signal(syscall.SIGKILL)
 	v.await("srv2")
 	back := v.start("srv1")
