@@ -6,7 +6,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 # Debian's packages that the interop tests use as judges.
 PACKAGES    := iproute2 nftables conntrack udhcpc dhcpcd-base isc-dhcp-client kea-admin kea-dhcp4-server ndisc6 \
                bind9-dnsutils knot-dnsutils curl unbound iputils-ping arping gcc libc6-dev qemu-system-x86 busybox-static \
-               mariadb-server-core mariadb-client-core
+               mariadb-server-core mariadb-client-core keepalived
 # What the resolver is measured beside, and the tools that do it; not needed by tests.
 PEERS       := dnsdist dnsperf keepalived knot-resolver nftables nsd pdns-recursor unbound
 # Debian's cloud kernel, which has what the kernel at hand may lack; see testnet.KernelDir.

@@ -30,6 +30,8 @@ var description = regexp.MustCompile(`^Desc\{fqName: ("(?:[^"\\]|\\.)*"), help: 
 // The document has every metric of a node with all roles, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
 	p, _, faults := plan.Parse([]byte("event: {name: All, attendees: 50}\nsites: {venue: {uplinks: {isp: {}}}}\n"+
+		"nodes:\n  gw1: {roles: [router, dhcp, resolver], interfaces: {eth0: {uplink: isp}, eth1: {trunk: [attendee, server, management]}}}\n"+
+		"  srv1: {roles: [resolver], interfaces: {e: {segment: server}}}\n"+
 		"dhcp: {leases: 'mysql://u@db/x', password: db}\nsecrets: {db: 'env:HOTSTAGE_TEST_DB'}\n"), nil)
 	if p == nil {
 		t.Fatal(faults)

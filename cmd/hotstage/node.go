@@ -22,6 +22,7 @@ import (
 	"github.com/hotstage/hotstage/internal/role/resolver"
 	"github.com/hotstage/hotstage/internal/role/segment"
 	"github.com/hotstage/hotstage/internal/role/uplink"
+	"github.com/hotstage/hotstage/internal/role/vrrp"
 	"github.com/hotstage/hotstage/internal/store/sqlite"
 	"github.com/hotstage/hotstage/internal/task"
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,14 +128,36 @@ func (n *node) addServices() error {
 		if cfg.Log > 0 {
 			n.queries = sqlite.NewQueries(queriesFile(n.state), mostQueries)
 		}
-		return n.group.Add("resolver", func() (task.Task, error) {
+		err = n.group.Add("resolver", func() (task.Task, error) {
 			s := resolver.New(cfg, n, m, n.events.tell)
 			s.LogTo(n.queries)
 			n.resolver.Store(s)
 			return s, nil
 		}, "segment")
+		return errors.Join(err, n.addVRRP())
 	}
 	return nil
+}
+
+// addVRRP adds what moves the service addresses, where the node may have one.
+func (n *node) addVRRP() error {
+	cfg, err := vrrp.Configure(n.plan, n.name)
+	if err != nil {
+		return fmt.Errorf("configure vrrp: %w", err)
+	}
+	if len(cfg.Segments) == 0 {
+		return nil
+	}
+	m := vrrp.NewMetrics(n.registry)
+	return n.group.Add("vrrp", func() (task.Task, error) { return vrrp.New(cfg, n, m, n.events.tell), nil }, "resolver")
+}
+
+// Resolves tells vrrp whether this node's resolver can resolve, and if not, why.
+func (n *node) Resolves() (ok bool, why string) {
+	if s := n.resolver.Load(); s != nil {
+		return s.Resolves()
+	}
+	return false, "the resolver does not run"
 }
 
 // gives tells whether the node has addresses to give. A node without stands by; the plan's

@@ -11,7 +11,7 @@ import (
 
 type showVerb struct {
 	Plan   string `arg:"" help:"The plan file; or the word schema, for the plan language's JSON Schema (a file of that name is ./schema)."`
-	What   string `arg:"" optional:"" enum:"all,segments,nodes,dhcp,budget,diagram" default:"all" help:"all, segments, nodes, dhcp, budget or diagram."`
+	What   string `arg:"" optional:"" enum:"all,segments,nodes,dhcp,vrrp,budget,diagram" default:"all" help:"all, segments, nodes, dhcp, vrrp, budget or diagram."`
 	Output string `short:"o" enum:"text,json,svg" default:"text" help:"text or json; svg for a diagram."`
 }
 
@@ -40,13 +40,13 @@ func (v *showVerb) Run(s *screen) error {
 	if v.Output == "json" {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"all": p, "segments": p.Segments, "nodes": p.Nodes, "dhcp": plan.Service(p), "budget": plan.Budget(p)}[v.What])
+		return enc.Encode(map[string]any{"all": p, "segments": p.Segments, "nodes": p.Nodes, "dhcp": plan.Service(p), "vrrp": services(p), "budget": plan.Budget(p)}[v.What])
 	}
 	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	sections := []struct {
 		name  string
 		print func(*tabwriter.Writer, *plan.Plan)
-	}{{"segments", showSegments}, {"nodes", showNodes}, {"dhcp", showDHCP}, {"budget", showBudget}}
+	}{{"segments", showSegments}, {"nodes", showNodes}, {"dhcp", showDHCP}, {"vrrp", showVRRP}, {"budget", showBudget}}
 	for i, section := range sections {
 		if v.What == section.name || v.What == "all" {
 			if i > 0 && v.What == "all" {
@@ -99,6 +99,38 @@ func showDHCP(w *tabwriter.Writer, p *plan.Plan) {
 	for _, part := range plan.Service(p) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", part.Segment, part.Node, part.Arithmetic, part.Way)
 	}
+}
+
+// showVRRP prints which address the resolvers of a segment share, and who has it in which order.
+func showVRRP(w *tabwriter.Writer, p *plan.Plan) {
+	fmt.Fprintln(w, "RESOLVER OF\tSHARED ADDRESS\tNAME\tVRID\tNODES, BY PRIORITY")
+	for _, s := range p.Segments {
+		x := s.Service
+		if x == nil {
+			fmt.Fprintf(w, "%s\tnone\t\t\t\n", s.Name)
+			continue
+		}
+		address := x.IPv4.String()
+		if x.IPv6.IsValid() {
+			address += " " + x.IPv6.String()
+		}
+		var nodes []string
+		for _, n := range x.Nodes {
+			nodes = append(nodes, fmt.Sprintf("%s %d", n.Node, n.Priority))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", s.Name, address, x.FQDN, x.VRID, strings.Join(nodes, ", "))
+	}
+}
+
+// services are the service addresses by segment.
+func services(p *plan.Plan) map[string]*plan.ServiceAddress {
+	all := map[string]*plan.ServiceAddress{}
+	for _, s := range p.Segments {
+		if s.Service != nil {
+			all[s.Name] = s.Service
+		}
+	}
+	return all
 }
 
 // showBudget prints three lines a figure at most: its arithmetic, where the constants come

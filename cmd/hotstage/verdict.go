@@ -116,6 +116,7 @@ func (r *rehearsal) checks(rep *report.Rehearsal, res crowd.Result) (all []fact.
 	add("names", "names resolve", r.lossGoal(), fmt.Sprintf("%d of %d, p99 %s", d.OK, d.Asked, ms(d.Latency.P99)),
 		d.OK > 0 && (r.wasCut() || float64(d.Failed()) <= lostGoal*float64(d.Asked)),
 		fmt.Sprintf("%d timeouts, %d SERVFAIL, %d NXDOMAIN, %d REFUSED", d.Timeout, d.ServFail, d.NXDomain, d.Refused))
+	all = append(all, r.serviceChecks(rep)...)
 	all = append(all, r.flowCheck(res))
 	all = append(all, r.probeChecks(res)...)
 	all = append(all, r.nodeChecks(rep, res)...)

@@ -23,6 +23,7 @@ const (
 	OwnerSegment Owner = 72
 	OwnerUplink  Owner = 73
 	OwnerNAPT    Owner = 74
+	OwnerVRRP    Owner = 75
 )
 
 // ifaProto is IFA_PROTO of linux/if_addr.h, since Linux 5.18; older kernels ignore it.
@@ -118,7 +119,7 @@ func AddLease(link string, p netip.Prefix, owner Owner, valid time.Duration) err
 	if s := valid / time.Second; s > 0 && s < forever {
 		seconds = uint32(s)
 	}
-	err := address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, link, p, owner, seconds)
+	err := address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, link, p, owner, lifetime{seconds, seconds})
 	if err != nil {
 		return fmt.Errorf("add %s to %s: %w", p, link, err)
 	}
@@ -130,14 +131,17 @@ const forever = 0xffffffff
 
 // DeleteAddress takes an address off the link; one that is not there is no error.
 func DeleteAddress(link string, p netip.Prefix) error {
-	err := address(unix.RTM_DELADDR, 0, link, p, 0, 0)
+	err := address(unix.RTM_DELADDR, 0, link, p, 0, lifetime{})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("delete %s from %s: %w", p, link, err)
 	}
 	return nil
 }
 
-func address(deed, flags int, link string, p netip.Prefix, owner Owner, seconds uint32) error {
+// lifetime of an address, in seconds.
+type lifetime struct{ valid, preferred uint32 }
+
+func address(deed, flags int, link string, p netip.Prefix, owner Owner, life lifetime) error {
 	l, err := find(link)
 	if err != nil {
 		return err
@@ -162,8 +166,8 @@ func address(deed, flags int, link string, p netip.Prefix, owner Owner, seconds 
 		if p.Addr().Is6() {
 			req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
 		}
-		life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: seconds, Valid: seconds}}
-		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
+		cache := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: life.preferred, Valid: life.valid}}
+		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cache.Serialize()))
 		req.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(uint8(owner))))
 	}
 	_, err = req.Execute(unix.NETLINK_ROUTE, 0)

@@ -424,7 +424,7 @@ func (d *deriver) expand(g *rawGroup) {
 		}
 	}
 	names := d.groups[g.name]
-	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "routes", "reservations", "relays"} {
+	for _, key := range []string{"vlan", "ipv4", "ipv6", "gateway", "pool", "routes", "reservations", "relays", "service"} {
 		if len(names) > 1 && g.at.has(key) {
 			d.at(g.at.field(key), fmt.Sprintf("%d segments can't share one %s", len(names), strings.TrimSuffix(key, "s")), "each: {"+names[0]+": {"+key+": …}}", "")
 			for _, s := range d.drafts {
@@ -483,6 +483,8 @@ func (s *rawSegment) forget(key string, each *rawSegment) {
 		s.reservations = one.reservations
 	case "relays":
 		s.relays = one.relays
+	case "service":
+		s.service = one.service
 	}
 }
 
@@ -517,6 +519,9 @@ func override(base, one rawSegment) rawSegment {
 	}
 	if one.relays != nil {
 		base.relays = one.relays
+	}
+	if one.service != nil {
+		base.service = one.service
 	}
 	if one.at.has("dhcp") {
 		base.dhcp = one.dhcp
@@ -636,7 +641,7 @@ const maxPool = 1 << 18
 func (d *deriver) newLock() *Lock {
 	l := &Lock{Segments: map[string]LockedSegment{}}
 	for _, s := range d.plan.Segments {
-		l.Segments[s.Name] = LockedSegment{VLAN: s.VLAN, IPv4: s.IPv4, IPv6: s.IPv6, Hosts: d.hosts[s.Name]}
+		l.Segments[s.Name] = LockedSegment{VLAN: s.VLAN, IPv4: s.IPv4, IPv6: s.IPv6, Hosts: d.hosts[s.Name], Service: s.Service.addr4()}
 	}
 	return l
 }

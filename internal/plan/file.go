@@ -101,6 +101,7 @@ type rawSegment struct {
 	devices      int
 	reservations []rawReservation
 	relays       []netip.Addr
+	service      []netip.Addr
 	dhcp         []string // names of nodes
 	options      rawOptions
 }
@@ -165,6 +166,7 @@ type rawResolver struct {
 	cache      int64
 	clientRate int
 	xdp        string
+	vrrp       rawVRRP
 	local      []rawLocal
 	encrypted  rawEncrypted
 	block      []rawBlock
@@ -205,6 +207,7 @@ func (r *reader) read(v *value) rawPlan {
 	p.resolver.cache = 64 << 20
 	p.resolver.clientRate = 300 // a page full of links asks some dozens
 	p.resolver.xdp = "auto"
+	p.resolver.vrrp = rawVRRP{interval: vrrpInterval, preempt: true}
 	p.dhcp = rawDHCP{at: v.field("dhcp"), leases: "sqlite"}
 	p.rehearsal = rawRehearsal{doors: time.Minute, stay: 20 * time.Second, seed: 1}
 	r.fields(v, map[string]func(*value){
@@ -384,7 +387,8 @@ func (r *reader) segmentKeys(s *rawSegment) map[string]func(*value) {
 				s.ntp = append(s.ntp, a)
 			}
 		}),
-		"dhcp": r.strings(&s.dhcp),
+		"service": r.list(func(v *value) { r.anyAddress(v, &s.service) }),
+		"dhcp":    r.strings(&s.dhcp),
 		"relays": r.list(func(v *value) {
 			var a netip.Addr
 			if r.address(&a, "IPv4")(v); a.IsValid() {
@@ -479,6 +483,7 @@ func (r *reader) resolver(v *value, d *rawResolver) {
 		"xdp":         r.oneOf(&d.xdp, "auto", "off"),
 		"block":       r.block(&d.block),
 		"log":         r.queryLog(&d.log),
+		"vrrp":        func(v *value) { r.vrrp(v, &d.vrrp) },
 		"local": func(v *value) {
 			if v.kind == nothing || !r.want(v, mapping, "a mapping from name to addresses") {
 				return

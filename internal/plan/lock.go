@@ -17,10 +17,11 @@ type Lock struct {
 
 // LockedSegment is what one segment keeps.
 type LockedSegment struct {
-	VLAN  int                   `yaml:"vlan"`
-	IPv4  netip.Prefix          `yaml:"ipv4"`
-	IPv6  netip.Prefix          `yaml:"ipv6,omitempty"`  // invalid without
-	Hosts map[string]netip.Addr `yaml:"hosts,omitempty"` // of nodes, by name
+	VLAN    int                   `yaml:"vlan"`
+	IPv4    netip.Prefix          `yaml:"ipv4"`
+	IPv6    netip.Prefix          `yaml:"ipv6,omitempty"`    // invalid without
+	Hosts   map[string]netip.Addr `yaml:"hosts,omitempty"`   // of nodes, by name
+	Service netip.Addr            `yaml:"service,omitempty"` // of resolvers that share one; invalid without
 }
 
 // ReadLock reads a lock file.
@@ -54,6 +55,9 @@ func (l *Lock) Bytes() []byte {
 		fmt.Fprintf(&b, "  %s:\n    vlan: %d\n    ipv4: %s\n", name, s.VLAN, s.IPv4)
 		if s.IPv6.IsValid() {
 			fmt.Fprintf(&b, "    ipv6: %s\n", s.IPv6)
+		}
+		if s.Service.IsValid() {
+			fmt.Fprintf(&b, "    service: %s\n", s.Service)
 		}
 		if len(s.Hosts) > 0 {
 			b.WriteString("    hosts:\n")

@@ -234,6 +234,7 @@ func (d *deriver) numberHosts(s *draft) {
 		d.reserve(s, res, given, taken)
 	}
 	d.relays(s, taken)
+	d.keepService(s, locked, taken)
 	slices.Sort(waiting)
 	for _, lockedFirst := range []bool{true, false} {
 		for _, name := range waiting {
@@ -272,6 +273,7 @@ func (d *deriver) numberHosts(s *draft) {
 		d.noGateway = append(d.noGateway, s)
 	}
 	d.hosts[s.Name] = given
+	d.addService(s, taken)
 }
 
 // host tells whether a is one of the segment's host addresses.

@@ -164,6 +164,7 @@ type Segment struct {
 	Search []string
 	// Services reachable from the segment, nearest first, at most 3 of each.
 	DNS4, DNS6   []netip.Addr
+	Service      *ServiceAddress `json:",omitempty"` // nil where no two resolvers share an address
 	NTP4         []netip.Addr
 	Reservations []Reservation
 	Relays       []netip.Addr // DHCP relays in the segment that are not of the plan's nodes
@@ -330,6 +331,7 @@ type Resolver struct {
 	Cache      int64    // bytes
 	ClientRate int      // queries per second of one client address
 	XDP        bool     // hot answers leave before the socket where that can be
+	VRRP       *VRRP    `json:",omitempty"` // nil when nodes share no service address
 	Names      []Name   // of the event: nodes, gateways, services, reservations
 	Encrypted  Encrypted
 	Log        float64  `json:",omitempty"` // share of the queries that is logged, 0 to 1

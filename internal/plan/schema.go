@@ -105,6 +105,7 @@ func segmentSchema() object {
 		"ntp":     listOf("Time servers, up to 3.", text("An IPv4 address.", "10.53.0.1")),
 		"dhcp":    listOf("Nodes with role dhcp that give addresses in it: in it, or by its gateway's relay. Default: those in it, else those in a server segment of its gateway.", reference("A node.")),
 		"relays":  listOf("DHCP relays in the segment, such as a layer 3 switch, whose requests are served.", text("The relay's IPv4 address in the segment (giaddr).", "10.53.0.2")),
+		"service": listOf("The address that its resolvers share, IPv4 and IPv6. Default: by the segment's name, where two or more resolver nodes are in it.", text("An address outside the pool.", "10.53.0.10")),
 		"devices": whole("Devices expected. Default: from attendees and shares; 100 for our own machines.", 1, 1_000_000, nil, 200),
 		"reservations": named("Devices that always get the same address.", keys("A device.", object{
 			"mac":       pattern("Its MAC address; or client_id.", `^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:10:00:01"),
@@ -175,6 +176,7 @@ func schemaResolver() object {
 		"health": listOf("Names that a resolver which is well resolves; each is asked in turn, and one alone that fails marks nobody. * in front is a label by chance, so that no cache has it. Default: the root and some top-level domains.",
 			text("A domain name.", "probe.yapc.example", "*.probe.yapc.example")),
 		"cache":       with(pattern("Memory for answers.", `^[0-9.]+ ?(KiB|MiB|GiB)$`, "64MiB"), "default", "64MiB"),
+		"vrrp":        schemaVRRP(),
 		"client_rate": whole("Queries per second that one client address may ask; over three times as many in a burst.", 10, 10_000_000, 300),
 		"xdp":         enum("Whether hot answers leave before the socket, by an XDP program on the interfaces of segments, where kernel and interface can.", "auto", "auto", "off"),
 		"encrypted":   enum("Name service by TLS, HTTPS and QUIC too. Default: where there is a certificate.", nil, EncryptedOn, EncryptedOff),

@@ -43,6 +43,7 @@ func (d *deriver) services() {
 	d.shared()
 	d.plan.Resolver = d.resolver()
 	d.plan.Resolver.Encrypted = encrypted
+	d.plan.Resolver.VRRP = d.raw.resolver.vrrp.plan(d.drafts)
 	d.plan.NTP.Sources = d.raw.ntp
 	d.names()
 	d.blocks()
@@ -92,17 +93,24 @@ func (d *deriver) segmentOf(a netip.Addr) *draft {
 }
 
 // resolversFor lists the resolvers of a segment: those in it first, then those of the same
-// site's server segments; at most 3 of each family.
+// site's server segments, the address that several share before their own; at most 3 of each
+// family.
 func (d *deriver) resolversFor(s *draft) (v4, v6 []netip.Addr) {
-	add := func(a *Attachment) {
-		if a.IPv4.IsValid() && len(v4) < 3 && !slices.Contains(v4, a.IPv4.Addr()) {
-			v4 = append(v4, a.IPv4.Addr())
+	addr := func(a4, a6 netip.Addr) {
+		if a4.IsValid() && len(v4) < 3 && !slices.Contains(v4, a4) {
+			v4 = append(v4, a4)
 		}
-		if a.IPv6.IsValid() && s.IPv6.IsValid() && len(v6) < 3 && !slices.Contains(v6, a.IPv6.Addr()) {
-			v6 = append(v6, a.IPv6.Addr())
+		if a6.IsValid() && s.IPv6.IsValid() && len(v6) < 3 && !slices.Contains(v6, a6) {
+			v6 = append(v6, a6)
 		}
 	}
+	add := func(a *Attachment) { addr(a.IPv4.Addr(), a.IPv6.Addr()) }
 	for _, own := range []bool{true, false} {
+		for _, o := range d.drafts {
+			if o.Service != nil && (own && o == s || !own && o != s && o.Class == Server && o.Site == s.Site) {
+				addr(o.Service.IPv4, o.Service.IPv6)
+			}
+		}
 		for i := range d.plan.Nodes {
 			n := &d.plan.Nodes[i]
 			if !n.Has(RoleResolver) || n.Site != s.Site || !own && n.Attachment(s.Name) != nil {
@@ -137,6 +145,9 @@ func (d *deriver) names() {
 	}
 	for _, s := range d.drafts {
 		owner["gw."+s.Name+"."+domain] = "the gateway of segment " + s.Name
+		if s.Service != nil {
+			owner[s.Service.FQDN] = "the service address of segment " + s.Name
+		}
 	}
 	for _, s := range d.drafts {
 		for _, r := range s.raw.reservations {
@@ -176,6 +187,10 @@ func (d *deriver) names() {
 	for _, s := range d.plan.Segments {
 		add("gw."+s.Name+"."+domain, s.Gateway4)
 		add("gw."+s.Name+"."+domain, s.Gateway6)
+		if s.Service != nil {
+			add(s.Service.FQDN, s.Service.IPv4)
+			add(s.Service.FQDN, s.Service.IPv6)
+		}
 		for _, r := range s.Reservations {
 			add(r.Name+"."+domain, r.Addr)
 		}

@@ -66,6 +66,10 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 			add(seg.Gateway4)
 			add(seg.Gateway6)
 		}
+		if seg := p.Segment(a.Segment); seg != nil && seg.Service != nil && n.Has(plan.RoleResolver) {
+			add(seg.Service.IPv4)
+			add(seg.Service.IPv6)
+		}
 	}
 	if cfg.Encrypted != nil {
 		cfg.Encrypted.Hints = hints(p, cfg.Listen)

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hotstage/hotstage/internal/fact"
@@ -74,6 +75,7 @@ type Server struct {
 	tell     func(fact.Event)
 	ready    chan struct{}
 	secure   *secure // nil without encrypted service
+	serving  atomic.Bool
 }
 
 // New allocates a resolver; nothing starts before Run. names may be nil: then leases have no
@@ -146,6 +148,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.secure.try(ctx, &all)
 		all.Go(func() { s.secure.run(ctx, &all) })
 	}
+	s.serving.Store(true)
+	defer s.serving.Store(false)
 	close(s.ready)
 	select {
 	case <-ctx.Done():

@@ -26,6 +26,9 @@ type Config struct {
 	Near                          []netip.Prefix // those of this node's site
 	// Addresses that attendees are told of, and may ask on the service's port.
 	Resolvers, Clocks []netip.Addr
+	// Service addresses of segments of attendees that this node may have, and where the
+	// nodes that share them advertise from.
+	Shared, Advertisers []netip.Addr `json:",omitempty"`
 }
 
 // Segment is one segment as this node has it.
@@ -71,6 +74,9 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 		if s.Site == n.Site {
 			c.Near = append(c.Near, valid(s.IPv4, s.IPv6)...)
 		}
+		if s.Service != nil && s.Class == plan.Attendee && n.Attachment(s.Name) != nil {
+			c.share(s.Service)
+		}
 		switch s.Class {
 		case plan.Attendee:
 			c.Attendees = append(c.Attendees, valid(s.IPv4, s.IPv6)...)
@@ -82,6 +88,25 @@ func Configure(p *plan.Plan, node string) (Config, error) {
 	}
 	c.Routes = routes(p, n)
 	return c, nil
+}
+
+// share notes a service address of a segment of attendees.
+func (c *Config) share(x *plan.ServiceAddress) {
+	for _, n := range x.Nodes {
+		for _, a := range []netip.Addr{n.IPv4, n.IPv6} {
+			if a.IsValid() {
+				c.Advertisers = union(c.Advertisers, []netip.Addr{a})
+			}
+		}
+		if n.Node != c.Node {
+			continue
+		}
+		for _, a := range []netip.Addr{x.IPv4, x.IPv6} {
+			if a.IsValid() {
+				c.Shared = append(c.Shared, a)
+			}
+		}
+	}
 }
 
 // renewed lists the servers that attendees reach by their gateway's relay at first and by

@@ -73,6 +73,9 @@ var (
 	errorTypes     = [...]uint8{1, 2, 3, 4} // RFC 4443 section 2.1
 )
 
+// vrrp is the IP protocol by which service addresses move, RFC 9568 section 5.1.1.4.
+const vrrp = 112
+
 // Types of ICMP, RFC 792.
 const unreachable4, echo4 = 3, 8
 
@@ -172,6 +175,9 @@ func (c Config) sets() []kernel.Set {
 		sets = append(sets, kernel.Set{Name: "lease4", Kind: kernel.SetIP4, IP4: single(all)})
 	}
 	both("node", c.asked())
+	if len(c.Advertisers) > 0 {
+		both("advertiser", single(c.Advertisers))
+	}
 	both("service", c.services())
 	both("near", append(slices.Clone(c.Near), linkLocal))
 	return sets
@@ -196,7 +202,7 @@ func single(all []netip.Addr) (out []netip.Prefix) {
 // asked are the addresses under which attendees may ask this node: its own in their
 // segments, and those of the services.
 func (c Config) asked() []netip.Prefix {
-	all := append(single(c.Resolvers), single(c.Clocks)...)
+	all := single(slices.Concat(c.Resolvers, c.Clocks, without(c.Shared, c.Resolvers)))
 	for _, s := range c.Segments {
 		if s.Class != plan.Attendee {
 			continue
@@ -206,6 +212,11 @@ func (c Config) asked() []netip.Prefix {
 		}
 	}
 	return append(all, linkLocal)
+}
+
+// without is all but those that others has.
+func without(all, others []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(others, a) })
 }
 
 func (c Config) forward() (rules []kernel.Rule) {
@@ -303,6 +314,11 @@ func (c Config) nodeFromAttendee() []kernel.Rule {
 	rules := []kernel.Rule{r("answers", kernel.Known(), kernel.Accept())}
 	if c.DHCP {
 		rules = append(rules, r("DHCP", kernel.Family(unix.NFPROTO_IPV4), kernel.ToPort(unix.IPPROTO_UDP, 67), kernel.Accept()))
+	}
+	if len(c.Advertisers) > 0 { // what others send for one of these is dropped as any of theirs
+		rules = append(rules,
+			r("VRRP of our nodes", kernel.From4("advertiser4"), kernel.Protocol(vrrp), kernel.Accept()),
+			r("VRRP of our nodes", kernel.From6("advertiser6"), kernel.Protocol(vrrp), kernel.Accept()))
 	}
 	rules = append(rules, r("neighbours", kernel.Types6("neighbour"), kernel.Accept()))
 	for _, s := range c.Segments { // IPv6 has no rp_filter, and a question is answered to whom it names

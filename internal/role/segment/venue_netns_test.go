@@ -45,6 +45,7 @@ nodes:
   srv1:
     roles: [resolver]
     interfaces: {ens1: {segment: server}}
+resolver: {vrrp: off}
 `
 
 // venue is the namespaces of a small venue.
