@@ -27,7 +27,7 @@ const (
 // rates knows how much each client has asked of late, in a table of fixed size: who is new
 // takes the place of the one of four that was silent longest, and being forgotten only
 // means a full burst anew. There is no lock, so that one flooding client does not hold up
-// the others: two questions at the same instant may now and then be counted as one.
+// the others: of several first questions at one instant some may not be counted.
 type rates struct {
 	seed        maphash.Seed
 	base        time.Time
@@ -112,7 +112,11 @@ func take(due *atomic.Int64, at, step, burst int64) bool {
 func (r *rates) delay(addr netip.Addr, now time.Time) time.Duration {
 	at := int64(now.Sub(r.base))
 	s := r.of(addr, true, at) // it has shaken hands
-	next := min(max(s.due.Load(), at)+r.step, at+r.burst+int64(mostDelay))
-	s.due.Store(next)
-	return time.Duration(max(next-at-r.burst, 0))
+	for {
+		was := s.due.Load()
+		next := min(max(was, at)+r.step, at+r.burst+int64(time.Second))
+		if s.due.CompareAndSwap(was, next) {
+			return time.Duration(max(next-at-r.burst, 0))
+		}
+	}
 }
