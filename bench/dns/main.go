@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -50,10 +51,16 @@ func main() {
 		}
 		return
 	}
+	beside := strings.Split(*systems, ",")
+	for _, sys := range beside {
+		if !slices.Contains(peers(), sys) { // it would be measured as ours
+			log.Fatalf("-systems %s: not a system to be measured beside ours, which is always there; allowed: %s", sys, strings.Join(peers(), ", "))
+		}
+	}
 	if code, again := rig.First(); again {
 		os.Exit(code)
 	}
-	b := &bench{ctx: ctx, trials: max(*trials, 1), seconds: max(*seconds, 1), peers: strings.Split(*systems, ",")}
+	b := &bench{ctx: ctx, trials: max(*trials, 1), seconds: max(*seconds, 1), peers: beside}
 	err := b.run(*hotstage, strings.Split(*parts, ","))
 	rig.Sweep()
 	if err2 := b.report.Write(*file); err == nil {
