@@ -20,13 +20,13 @@ const perSegment = 250_000
 // and to start with them.
 func (b *bench) cost() error {
 	fmt.Print("\ncost by the number of leases, 512 clients at once\n\n")
-	sizes, all := []int{1_000, 10_000, 100_000, 1_000_000}, b.report.Part("cost")
+	sizes, all := []int{1_000, 10_000, 100_000, 1_000_000}, b.Report.Part("cost")
 	var names []string
 	for _, n := range sizes {
 		names = append(names, fmt.Sprint(n))
 	}
 	for _, n := range sizes {
-		for range b.trials {
+		for range b.Trials {
 			if err := b.costOf(n, all); err != nil {
 				return fmt.Errorf("%d leases: %w", n, err)
 			}
@@ -37,7 +37,7 @@ func (b *bench) cost() error {
 	}
 	all.Print(os.Stdout, names)
 	start := all.Median("100000", "start: until the first ACK, s")
-	b.report.Bar("dhcp-start-with-100000-leases-seconds", start, "1", start < 1)
+	b.Report.Bar("dhcp-start-with-100000-leases-seconds", start, "1", start < 1)
 	growth := func(f string) float64 { return all.Median("1000000", f) / all.Median("10000", f) }
 	fmt.Printf("CPU an exchange at 1,000,000 leases to that at 10,000: new %.2f, renewed %.2f\n", growth("new: CPU an exchange, us"), growth("renewed: CPU an exchange, us"))
 	return nil
@@ -45,7 +45,7 @@ func (b *bench) cost() error {
 
 // costOf measures a server that gets n leases, once.
 func (b *bench) costOf(n int, all rig.Results) error {
-	dir, err := os.MkdirTemp(b.dir, "cost")
+	dir, err := os.MkdirTemp(b.Dir, "cost")
 	if err != nil {
 		return err
 	}

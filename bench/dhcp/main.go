@@ -15,16 +15,13 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"log"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hotstage/hotstage/bench/rig"
@@ -32,73 +29,36 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	hotstage := flag.String("hotstage", "bin/hotstage", "our program")
-	trials := flag.Int("trials", 3, "how often each is measured")
-	parts := flag.String("part", "disk,mysql,cost", "what is measured, in this order")
-	file := flag.String("json", "", "file that gets every trial and goal as JSON")
+	flags := rig.NewFlags("disk,mysql,cost")
 	flag.Parse()
-	if code, again := rig.First(); again {
-		os.Exit(code)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	dir, err := os.MkdirTemp("", "bench-dhcp")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path, err := filepath.Abs(*hotstage)
-	if err != nil {
-		log.Fatal(err)
-	}
-	b := &bench{ctx: ctx, dir: dir, hotstage: path, trials: *trials}
-	err = b.run(strings.Split(*parts, ","))
-	if err2 := b.report.Write(*file); err == nil {
-		err = err2
-	}
-	if err != nil {
-		log.Print(err)
-		os.RemoveAll(dir)
-		os.Exit(1)
-	}
+	flags.Main("dhcp", func(r *rig.Bench) error {
+		b := &bench{Bench: r}
+		return b.run()
+	})
 }
 
 type bench struct {
-	ctx      context.Context
-	dir      string
-	hotstage string
-	trials   int
-	report   rig.Report
-	db       *database // of part mysql
+	*rig.Bench
+	db *database // of part mysql
 }
 
 // run measures the parts one after the other.
-func (b *bench) run(parts []string) error {
+func (b *bench) run() error {
 	for _, tool := range []string{"kea-dhcp4", "perfdhcp"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%s is not installed; as root: apt-get install kea-dhcp4-server kea-admin", tool)
 		}
 	}
 	kea, _ := exec.Command("kea-dhcp4", "-v").Output()
-	fmt.Printf("%s · Kea %s · figures: median (least-most) of %d\n", time.Now().UTC().Format("2006-01-02"), strings.TrimSpace(string(kea)), b.trials)
-	for _, part := range parts {
-		f := map[string]func() error{"disk": b.disk, "mysql": b.mysql, "cost": b.cost}[part]
-		if f == nil {
-			return fmt.Errorf("no part %q; allowed: disk, mysql, cost", part)
-		}
-		if err := f(); err != nil {
-			return fmt.Errorf("%s: %w", part, err)
-		}
-	}
-	return nil
+	return b.Measure("Kea "+strings.TrimSpace(string(kea)), rig.Part{Name: "disk", Run: b.disk}, rig.Part{Name: "mysql", Run: b.mysql}, rig.Part{Name: "cost", Run: b.cost})
 }
 
 // disk is both with leases in files: Kea's memfile, which does not sync, and ours, which does
 // before each ACK.
 func (b *bench) disk() error {
 	fmt.Print("\nleases in files: Kea's memfile without sync, ours with fsync before each ACK\n\n")
-	systems, all := []string{"hotstage", "kea"}, b.report.Part("disk")
-	for n := range b.trials {
+	systems, all := []string{"hotstage", "kea"}, b.Report.Part("disk")
+	for n := range b.Trials {
 		for _, sys := range systems {
 			if err := b.trial(sys, n, 3000, 1000, all); err != nil {
 				return fmt.Errorf("%s: %w", sys, err)
@@ -113,15 +73,15 @@ func (b *bench) disk() error {
 // mysql is both with leases in one MariaDB that has each commit on its disk: ours behind the
 // answers and, with sync, before them; Kea as Debian's configuration has it, and with threads.
 func (b *bench) mysql() error {
-	db, err := newDatabase(filepath.Join(b.dir, "mariadb"))
+	db, err := newDatabase(filepath.Join(b.Dir, "mariadb"))
 	if err != nil {
 		return err
 	}
 	b.db = db
 	version, _ := exec.Command("mariadbd", "--version").Output()
 	fmt.Printf("\nleases in MariaDB: %s\n%s\nCPU is of server and database together, for ours until the copy is complete\n\n", strings.TrimSpace(string(version)), strings.Join(databaseOptions, " "))
-	systems, all := []string{"hotstage mysql", "hotstage sync", "kea mysql", "kea mysql 8 threads"}, b.report.Part("mysql")
-	for n := range b.trials {
+	systems, all := []string{"hotstage mysql", "hotstage sync", "kea mysql", "kea mysql 8 threads"}, b.Report.Part("mysql")
+	for n := range b.Trials {
 		for _, sys := range systems {
 			if err := b.trial(sys, n, 300, 200, all); err != nil {
 				return fmt.Errorf("%s: %w", sys, err)
@@ -142,7 +102,7 @@ func (b *bench) trial(sys string, n, rate, lowest int, all rig.Results) error {
 			return err
 		}
 		defer s.stop()
-		if err := b.ctx.Err(); err != nil {
+		if err := b.Ctx.Err(); err != nil {
 			return err
 		}
 		return f(s)

@@ -37,7 +37,7 @@ func relayAddr(segment int) netip.Addr {
 
 // start runs a server with an empty lease table in two new namespaces, and its database.
 func (b *bench) start(sys string) (_ *server, err error) {
-	dir, err := os.MkdirTemp(b.dir, "run")
+	dir, err := os.MkdirTemp(b.Dir, "run")
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (b *bench) prepareHotstage(s *server, dir, plan string) error {
 	if err := os.WriteFile(file, []byte(plan), 0o644); err != nil {
 		return err
 	}
-	text, err := exec.Command(b.hotstage, "show", file, "-o", "json").CombinedOutput()
+	text, err := exec.Command(b.Hotstage, "show", file, "-o", "json").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("show the plan: %w\n%s", err, text)
 	}
@@ -131,7 +131,7 @@ func (b *bench) prepareHotstage(s *server, dir, plan string) error {
 		}
 	}
 	s.log = filepath.Join(dir, "log")
-	s.cmd = exec.Command(b.hotstage, "run", file, "--node", "srv1", "--state", filepath.Join(dir, "state"))
+	s.cmd = exec.Command(b.Hotstage, "run", file, "--node", "srv1", "--state", filepath.Join(dir, "state"))
 	s.cmd.Env = append(os.Environ(), "BENCH_PASSWORD=bench")
 	return nil
 }

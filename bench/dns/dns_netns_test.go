@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hotstage/hotstage/bench/rig"
 	"github.com/hotstage/hotstage/internal/testnet"
 )
 
@@ -26,7 +27,7 @@ func TestProbeOfEcho(t *testing.T) {
 		}
 		return err
 	})
-	s := &stage{b: &bench{ctx: ctx}, server: server, client: client, addr: netip.MustParseAddr("10.64.0.1")}
+	s := &stage{b: &bench{Bench: &rig.Bench{Ctx: ctx}}, server: server, client: client, addr: netip.MustParseAddr("10.64.0.1")}
 	got, err := s.probe(load{from: clientAddr, rate: 2000, most: 500 * time.Millisecond, wait: patience, ports: 4})
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ const zipfQueries = 300_000
 func (b *bench) writeQueries() error {
 	hosts := newHosts(1)
 	write := func(file string, n int, name func(i int) string) error {
-		f, err := os.Create(filepath.Join(b.dir, file))
+		f, err := os.Create(filepath.Join(b.Dir, file))
 		if err != nil {
 			return err
 		}
@@ -73,13 +73,13 @@ var (
 
 // dnsperf asks from a query file: eight clients on two threads.
 func (s *stage) dnsperf(file string, args ...string) (perf, error) {
-	if err := s.b.ctx.Err(); err != nil {
+	if err := s.b.Ctx.Err(); err != nil {
 		return perf{}, err
 	}
-	args = append([]string{"-s", s.addr.String(), "-d", filepath.Join(s.b.dir, file), "-c", "8", "-T", "2", "-t", "2"}, args...)
+	args = append([]string{"-s", s.addr.String(), "-d", filepath.Join(s.b.Dir, file), "-c", "8", "-T", "2", "-t", "2"}, args...)
 	cpu, begun := s.cpu(), time.Now()
 	busy, soft := rig.Machine()
-	text, cmd, err := rig.Run(s.b.ctx, s.client, "dnsperf", args...)
+	text, cmd, err := rig.Run(s.b.Ctx, s.client, "dnsperf", args...)
 	if err != nil {
 		return perf{}, fmt.Errorf("dnsperf: %w\n%s", err, text)
 	}

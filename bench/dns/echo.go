@@ -120,10 +120,10 @@ func (s *stage) behindRules(o options) error {
 	if err := s.run(ours, o); err != nil {
 		return err
 	}
-	if err := rig.Await(s.b.ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1]); err != nil {
+	if err := rig.Await(s.b.Ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1]); err != nil {
 		return err
 	}
-	rules, _, err := rig.Run(s.b.ctx, s.server, "nft", "list", "ruleset")
+	rules, _, err := rig.Run(s.b.Ctx, s.server, "nft", "list", "ruleset")
 	if err != nil {
 		return fmt.Errorf("nft: %w\n%s", err, rules)
 	}
@@ -135,7 +135,7 @@ func (s *stage) behindRules(o options) error {
 	if err := os.WriteFile(file, []byte("flush ruleset\n"+rules), 0o644); err != nil {
 		return err
 	}
-	if out, _, err := rig.Run(s.b.ctx, s.server, "nft", "-f", file); err != nil {
+	if out, _, err := rig.Run(s.b.Ctx, s.server, "nft", "-f", file); err != nil {
 		return fmt.Errorf("nft: %w\n%s", err, out)
 	}
 	err = s.server.Do(func() error { return rig.Up("v0", s.addr.String()+"/16") })

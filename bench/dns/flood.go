@@ -36,13 +36,13 @@ func (b *bench) flood() error {
 		}
 	}
 	fmt.Printf("\nflood: a client asks %d/s while another floods with random names; ours and dnsdist give one %d/s\n\n", askedRate, clientRate)
-	r := b.report.Part("flood")
-	err := b.each("flood", systems, func(sys string, n int) error { return b.floodTrial(r, sys) })
+	r := b.Report.Part("flood")
+	err := b.Each("flood", systems, func(sys string, n int) error { return b.floodTrial(r, sys) })
 	if err != nil {
 		return err
 	}
 	r.Print(os.Stdout, systems)
-	b.report.AtLeast("dns-flood-answered-percent", r.Median(ours, figAnswered), 99)
+	b.Report.AtLeast("dns-flood-answered-percent", r.Median(ours, figAnswered), 99)
 	return nil
 }
 

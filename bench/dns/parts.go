@@ -19,8 +19,8 @@ const steadyRate = 20_000
 func (b *bench) cached() error {
 	fmt.Print("\ncached: answers from the cache, through sockets\n\n")
 	systems := append([]string{ours, echo, echoRules}, b.peers...)
-	r := b.report.Part("cached")
-	err := b.each("cached", systems, func(sys string, n int) error {
+	r := b.Report.Part("cached")
+	err := b.Each("cached", systems, func(sys string, n int) error {
 		return b.cachedTrial(r, sys, options{resolver: b.sockets()})
 	})
 	if err != nil {
@@ -28,9 +28,9 @@ func (b *bench) cached() error {
 	}
 	r.Print(os.Stdout, systems)
 	fmt.Printf("CPU an answer to that of an echo behind the same packet filter: %.3g\n", r.Median(ours, figCPU)/r.Median(echoRules, figCPU))
-	b.report.AtLeast("dns-cached-rate-to-best-peer", r.Median(ours, figRate)/r.Best(b.peers, figRate, false), 0.95)
-	b.report.AtMost("dns-cached-cpu-to-echo", r.Median(ours, figCPU)/r.Median(echo, figCPU), 1.15)
-	b.report.AtMost("dns-p99-at-20000-to-best-peer", r.Median(ours, figP99)/r.Best(b.peers, figP99, true), 1)
+	b.Report.AtLeast("dns-cached-rate-to-best-peer", r.Median(ours, figRate)/r.Best(b.peers, figRate, false), 0.95)
+	b.Report.AtMost("dns-cached-cpu-to-echo", r.Median(ours, figCPU)/r.Median(echo, figCPU), 1.15)
+	b.Report.AtMost("dns-p99-at-20000-to-best-peer", r.Median(ours, figP99)/r.Best(b.peers, figP99, true), 1)
 	return nil
 }
 
@@ -101,18 +101,18 @@ func (b *bench) xdp() error {
 	}
 	fmt.Print("\nxdp: answers from the cache, ours before the socket; an XDP_PASS at every client's end\n\n")
 	systems := append([]string{oursXDP}, b.peers...)
-	r := b.report.Part("xdp")
-	err := b.each("xdp", systems, func(sys string, n int) error {
+	r := b.Report.Part("xdp")
+	err := b.Each("xdp", systems, func(sys string, n int) error {
 		return b.cachedTrial(r, sys, options{resolver: key, xdp: true})
 	})
 	if err != nil {
 		return err
 	}
 	r.Print(os.Stdout, systems)
-	b.report.AtLeast("dns-xdp-rate-to-best-peer", r.Median(oursXDP, figRate)/r.Best(b.peers, figRate, false), 1.4)
-	b.report.AtMost("dns-xdp-machine-cpu-to-best-peer", r.Median(oursXDP, figMachine)/r.Best(b.peers, figMachine, true), 0.5)
+	b.Report.AtLeast("dns-xdp-rate-to-best-peer", r.Median(oursXDP, figRate)/r.Best(b.peers, figRate, false), 1.4)
+	b.Report.AtMost("dns-xdp-machine-cpu-to-best-peer", r.Median(oursXDP, figMachine)/r.Best(b.peers, figMachine, true), 0.5)
 	v := r.Median(oursXDP, figAverage) / r.Best(b.peers, figAverage, true)
-	b.report.Bar("dns-xdp-latency-to-best-peer", v, "<0.33", v < 0.33)
+	b.Report.Bar("dns-xdp-latency-to-best-peer", v, "<0.33", v < 0.33)
 	return nil
 }
 
@@ -126,8 +126,8 @@ func (b *bench) miss() error {
 	} else {
 		fmt.Printf("%s is not measured: this program's plan has no recursion: unbound\n\n", oursChild)
 	}
-	r := b.report.Part("miss")
-	err := b.each("miss", systems, func(sys string, n int) error {
+	r := b.Report.Part("miss")
+	err := b.Each("miss", systems, func(sys string, n int) error {
 		s, err := b.start(sys, options{resolver: b.sockets()})
 		if err != nil {
 			return err
@@ -151,7 +151,7 @@ func (b *bench) miss() error {
 	}
 	r.Print(os.Stdout, systems)
 	if to := r.Median(dnsdist, "misses, /s"); to > 0 {
-		b.report.AtLeast("dns-miss-rate-to-dnsdist", r.Median(best, "misses, /s")/to, 0.95)
+		b.Report.AtLeast("dns-miss-rate-to-dnsdist", r.Median(best, "misses, /s")/to, 0.95)
 	}
 	return nil
 }
@@ -162,8 +162,8 @@ const fillQueries = 400_000
 // memory is what our process takes with its cache full.
 func (b *bench) memory() error {
 	fmt.Printf("\nmemory: a cache of 64 MiB, full: %d names asked once\n\n", fillQueries)
-	r := b.report.Part("memory")
-	err := b.each("memory", []string{ours}, func(sys string, n int) error {
+	r := b.Report.Part("memory")
+	err := b.Each("memory", []string{ours}, func(sys string, n int) error {
 		s, err := b.start(sys, options{resolver: b.sockets()})
 		if err != nil {
 			return err
@@ -194,6 +194,6 @@ func (b *bench) memory() error {
 		return err
 	}
 	r.Print(os.Stdout, []string{ours})
-	b.report.AtMost("dns-cache-counted-MiB", r.Median(ours, "full: MiB by the cache's own count"), 64)
+	b.Report.AtMost("dns-cache-counted-MiB", r.Median(ours, "full: MiB by the cache's own count"), 64)
 	return nil
 }

@@ -52,7 +52,7 @@ const patience = time.Second
 
 // probe asks for the hosts, Zipf, and times each answer.
 func (s *stage) probe(l load) (times, error) {
-	if err := s.b.ctx.Err(); err != nil {
+	if err := s.b.Ctx.Err(); err != nil {
 		return times{}, err
 	}
 	p := &prober{load: l, to: &unix.SockaddrInet4{Port: 53, Addr: s.addr.As4()}, buf: make([]byte, 4096), oob: make([]byte, 128)}
@@ -68,7 +68,7 @@ func (s *stage) probe(l load) (times, error) {
 		return times{}, fmt.Errorf("probe: %w", err)
 	}
 	defer p.close()
-	n, err := p.ask(s.b.ctx)
+	n, err := p.ask(s.b.Ctx)
 	if err != nil {
 		return times{}, fmt.Errorf("probe: %w", err)
 	}

@@ -57,7 +57,7 @@ type options struct {
 
 // start makes a stage for the system and waits until it answers. The caller closes it.
 func (b *bench) start(sys string, o options) (s *stage, err error) {
-	if err := b.ctx.Err(); err != nil {
+	if err := b.Ctx.Err(); err != nil {
 		return nil, err
 	}
 	s = &stage{b: b, addr: netip.MustParseAddr("10.64.0.1")}
@@ -67,7 +67,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 			s = nil
 		}
 	}()
-	if s.dir, err = os.MkdirTemp(b.dir, "run"); err != nil {
+	if s.dir, err = os.MkdirTemp(b.Dir, "run"); err != nil {
 		return s, err
 	}
 	all, err := rig.Namespaces(2)
@@ -89,7 +89,7 @@ func (b *bench) start(sys string, o options) (s *stage, err error) {
 	if isEcho(sys) {
 		return s, s.awaitEcho()
 	}
-	return s, rig.Await(b.ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1])
+	return s, rig.Await(b.Ctx, s.client, s.addr, "www.site.tld", s.procs[len(s.procs)-1])
 }
 
 // join makes the links. Ours gives its address to the clients' link itself.
@@ -142,7 +142,7 @@ func (s *stage) run(sys string, o options) error {
 	if sys == echoRules {
 		return s.behindRules(o)
 	}
-	s.hotstage = &rig.Hotstage{Program: s.b.hotstage, Dir: s.dir}
+	s.hotstage = &rig.Hotstage{Program: s.b.Hotstage, Dir: s.dir}
 	recursion := "unbound"
 	if sys == oursChild {
 		if err := s.hotstage.Root("srv1", s.b.auth.Hints); err != nil {
@@ -187,11 +187,11 @@ nodes:
 
 // accepts tells whether our program knows what the plan's resolver has here.
 func (b *bench) accepts(recursion, more string) bool {
-	dir, err := os.MkdirTemp(b.dir, "plan")
+	dir, err := os.MkdirTemp(b.Dir, "plan")
 	if err != nil {
 		return false
 	}
-	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
+	h := &rig.Hotstage{Program: b.Hotstage, Dir: dir}
 	return h.Plan(plan(recursion, more)) == nil
 }
 

@@ -74,11 +74,11 @@ func (b *bench) address() error {
 			return fmt.Errorf("no event %q; allowed: kill, cut, pause, stop", b.only)
 		}
 	}
-	r := b.report.Part("address")
-	for n := range b.trials {
+	r := b.Report.Part("address")
+	for n := range b.Trials {
 		for _, e := range all {
 			for _, sys := range systems {
-				b.say("address, trial %d: %s, %s", n+1, e.name, sys)
+				b.Say("address, trial %d: %s, %s", n+1, e.name, sys)
 				if err := b.addressTrial(r, sys, e); err != nil {
 					return fmt.Errorf("%s: %s: %w", sys, e.name, err)
 				}
@@ -99,15 +99,15 @@ func (b *bench) addressBars(r rig.Results, all []event) {
 	for _, e := range all {
 		for _, a := range e.acts {
 			v := r.Median(ours, a.name+": outage, ms")
-			b.report.Bar("failover-"+names[a.name]+"-outage-ms", v, "<300", v < 300)
-			b.report.AtMost("failover-"+names[a.name]+"-both-ms", r.Median(ours, a.name+": both had it, ms"), 50)
+			b.Report.Bar("failover-"+names[a.name]+"-outage-ms", v, "<300", v < 300)
+			b.Report.AtMost("failover-"+names[a.name]+"-both-ms", r.Median(ours, a.name+": both had it, ms"), 50)
 		}
 	}
 }
 
 // addressTrial measures one event once.
 func (b *bench) addressTrial(r rig.Results, sys string, e event) error {
-	if err := b.ctx.Err(); err != nil {
+	if err := b.Ctx.Err(); err != nil {
 		return err
 	}
 	p, err := b.newPair(sys)
@@ -120,19 +120,19 @@ func (b *bench) addressTrial(r rig.Results, sys string, e event) error {
 		return err
 	}
 	defer o.stop()
-	if err := p.settle(b.ctx, o); err != nil {
+	if err := p.settle(b.Ctx, o); err != nil {
 		return err
 	}
 	most := firstAct + time.Duration(len(e.acts))*actEvery
 	began := time.Now()
 	times, acted := make([]time.Time, len(e.acts)), make(chan error, 1)
-	go func() { acted <- p.act(b.ctx, e.acts, began, times) }()
-	queries, err := client{ns: p.client, server: p.addr, rate: addressRate, most: most, name: func(int) string { return "www.site.tld" }}.ask(b.ctx)
+	go func() { acted <- p.act(b.Ctx, e.acts, began, times) }()
+	queries, err := client{ns: p.client, server: p.addr, rate: addressRate, most: most, name: func(int) string { return "www.site.tld" }}.ask(b.Ctx)
 	if err2 := <-acted; err == nil {
 		err = err2
 	}
 	if err == nil {
-		err = b.ctx.Err()
+		err = b.Ctx.Err()
 	}
 	if err != nil {
 		return err

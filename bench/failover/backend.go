@@ -37,33 +37,33 @@ func (b *bench) backend() (err error) {
 	} else {
 		fmt.Printf("%s is not measured: this program's plan has no recursion: unbound\n\n", oursChild)
 	}
-	b.say("the zones")
-	if b.auth, err = rig.StartAuthority(b.ctx, b.dir); err != nil {
+	b.Say("the zones")
+	if b.auth, err = rig.StartAuthority(b.Ctx, b.Dir); err != nil {
 		return err
 	}
 	defer b.auth.Stop()
-	r := b.report.Part("backend")
-	for n := range b.trials {
+	r := b.Report.Part("backend")
+	for n := range b.Trials {
 		for _, sys := range systems {
-			b.say("backend, trial %d: %s", n+1, sys)
+			b.Say("backend, trial %d: %s", n+1, sys)
 			if err := b.backendTrial(r, sys); err != nil {
 				return fmt.Errorf("%s: %w", sys, err)
 			}
 		}
 	}
 	r.Print(os.Stdout, systems)
-	b.report.AtMost("failover-backend-lost", r.Median(ours, "lost"), 0)
+	b.Report.AtMost("failover-backend-lost", r.Median(ours, "lost"), 0)
 	if len(systems) > 2 {
-		b.report.AtMost("failover-child-lost", r.Median(oursChild, "lost"), 0)
+		b.Report.AtMost("failover-child-lost", r.Median(oursChild, "lost"), 0)
 	}
 	return nil
 }
 
 func (b *bench) backendTrial(r rig.Results, sys string) error {
-	if err := b.ctx.Err(); err != nil {
+	if err := b.Ctx.Err(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(b.dir, "run")
+	dir, err := os.MkdirTemp(b.Dir, "run")
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (b *bench) backendTrial(r rig.Results, sys string) error {
 	if err := f.start(); err != nil {
 		return err
 	}
-	if err := rig.Await(b.ctx, all[1], f.addr, "first.wild.site.tld", f.proc); err != nil {
+	if err := rig.Await(b.Ctx, all[1], f.addr, "first.wild.site.tld", f.proc); err != nil {
 		return err
 	}
 	time.Sleep(time.Second) // both have had their first check
@@ -101,9 +101,9 @@ func (b *bench) backendTrial(r rig.Results, sys string) error {
 	began, killed := time.Now(), make(chan error, 1)
 	kill := time.AfterFunc(backendWarm, func() { killed <- unix.Kill(victim, unix.SIGKILL) })
 	defer kill.Stop()
-	queries, err := client{ns: all[1], server: f.addr, rate: backendRate, most: backendTime, name: func(i int) string { return fmt.Sprintf("q%d.wild.site.tld", i) }}.ask(b.ctx)
+	queries, err := client{ns: all[1], server: f.addr, rate: backendRate, most: backendTime, name: func(i int) string { return fmt.Sprintf("q%d.wild.site.tld", i) }}.ask(b.Ctx)
 	if err == nil {
-		err = b.ctx.Err()
+		err = b.Ctx.Err()
 	}
 	if err == nil {
 		err = <-killed
@@ -145,7 +145,7 @@ func (f *front) start() error {
 		f.proc, err = rig.Dnsdist{Listen: f.addr.String() + ":53", Backends: []string{`address="127.0.0.1:5301"`, `address="127.0.0.1:5302"`}}.Start(f.ns, f.dir)
 		return err
 	}
-	h, recursion := &rig.Hotstage{Program: f.b.hotstage, Dir: f.dir}, "['127.0.0.1:5301', '127.0.0.1:5302']"
+	h, recursion := &rig.Hotstage{Program: f.b.Hotstage, Dir: f.dir}, "['127.0.0.1:5301', '127.0.0.1:5302']"
 	if f.sys == oursChild {
 		recursion = "unbound"
 		if err := h.Root("srv1", f.b.auth.Hints); err != nil {
@@ -186,11 +186,11 @@ func (f *front) stop() {
 
 // hasChild tells whether our program knows recursion: unbound.
 func (b *bench) hasChild() bool {
-	dir, err := os.MkdirTemp(b.dir, "plan")
+	dir, err := os.MkdirTemp(b.Dir, "plan")
 	if err != nil {
 		return false
 	}
-	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
+	h := &rig.Hotstage{Program: b.Hotstage, Dir: dir}
 	return h.Plan(backendPlan("unbound")) == nil
 }
 

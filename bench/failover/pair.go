@@ -48,7 +48,7 @@ func (b *bench) newPair(sys string) (p *pair, err error) {
 			p = nil
 		}
 	}()
-	if p.dir, err = os.MkdirTemp(b.dir, "run"); err != nil {
+	if p.dir, err = os.MkdirTemp(b.Dir, "run"); err != nil {
 		return p, err
 	}
 	all, err := rig.Namespaces(5)
@@ -91,7 +91,7 @@ func (b *bench) newPair(sys string) (p *pair, err error) {
 		}
 	}
 	if sys == ours {
-		return p, p.startOurs(b.hotstage)
+		return p, p.startOurs(b.Hotstage)
 	}
 	return p, p.startKeepalived(map[string]string{keepalived: "1", keepalivedTenth: "0.1"}[sys])
 }
@@ -167,11 +167,11 @@ func (p *pair) startOurs(program string) error {
 
 // noService is why our program cannot be measured, or nil.
 func (b *bench) noService() error {
-	dir, err := os.MkdirTemp(b.dir, "plan")
+	dir, err := os.MkdirTemp(b.Dir, "plan")
 	if err != nil {
 		return err
 	}
-	h := &rig.Hotstage{Program: b.hotstage, Dir: dir}
+	h := &rig.Hotstage{Program: b.Hotstage, Dir: dir}
 	if err := h.Plan(ourPlan); err != nil {
 		return err
 	}
