@@ -35,15 +35,14 @@ func PutUDPFrame(b []byte, f *UDPFrame) {
 	binary.BigEndian.PutUint16(ip[10:], 0)
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
-	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(0, ip)))
+	binary.BigEndian.PutUint16(ip[10:], ^checksum(0, ip))
 
 	udp := b[34:]
 	binary.BigEndian.PutUint16(udp, f.SrcPort)
 	binary.BigEndian.PutUint16(udp[2:], f.DstPort)
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], 0)
-	pseudo := sum(uint64(17)+uint64(len(udp)), ip[12:20])
-	check := ^fold(sum(pseudo, udp))
+	check := ^checksum(sum(uint64(17)+uint64(len(udp)), ip[12:20]), udp) // with the pseudo-header
 	if check == 0 { // RFC 768: 0 would say that there is no checksum
 		check = 0xffff
 	}
@@ -73,27 +72,4 @@ func ParseUDPFrame(b []byte) (f UDPFrame, payload []byte, ok bool) {
 		SrcPort: binary.BigEndian.Uint16(udp), DstPort: binary.BigEndian.Uint16(udp[2:]),
 	}
 	return f, udp[8:length], true
-}
-
-// sum adds b's 16-bit words to s, RFC 1071.
-func sum(s uint64, b []byte) uint64 {
-	for len(b) >= 4 {
-		s += uint64(binary.BigEndian.Uint32(b))
-		b = b[4:]
-	}
-	if len(b) >= 2 {
-		s += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
-	}
-	return s
-}
-
-func fold(s uint64) uint16 {
-	for s>>16 != 0 {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
 }

@@ -177,28 +177,3 @@ func appendIPv6(b []byte, from, to netip.Addr, next byte, size int) []byte {
 	copy(h[24:], t[:])
 	return append(b, h[:]...)
 }
-
-// pseudo is the sum of the pseudo-header of RFC 8200 section 8.1, or of IPv4's.
-func pseudo(from, to netip.Addr, protocol byte, size int) uint32 {
-	var sum uint32
-	for _, a := range [2]netip.Addr{from, to} {
-		for b := a.AsSlice(); len(b) > 0; b = b[2:] {
-			sum += uint32(binary.BigEndian.Uint16(b))
-		}
-	}
-	return sum + uint32(protocol) + uint32(size)
-}
-
-// checksum adds b to sum as RFC 1071 does; all ones of a packet with a right checksum in it.
-func checksum(sum uint32, b []byte) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) > 0 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
-}

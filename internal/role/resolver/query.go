@@ -132,6 +132,5 @@ func (q *query) checked(b []byte) (sameCase bool, err error) {
 
 // pad makes the query's length a multiple of padding's.
 func (q *query) pad() {
-	n := len(q.packet) - 2 + 4
-	q.packet = wire.AddDNSOption(q.packet, 2, optPadding, make([]byte, (padding-n%padding)%padding), 0xffff)
+	q.packet = wire.PadDNS(q.packet, 2, padding)
 }

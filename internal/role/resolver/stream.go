@@ -24,7 +24,6 @@ const (
 	dialTime    = 1500 * time.Millisecond // with the handshake; within attemptTime
 	sendTime    = time.Second
 	padding     = 128              // octets that queries by TLS are a multiple of (RFC 8467 section 4.1)
-	optPadding  = uint16(12)       // the option for that (RFC 7830 section 3)
 	quietTime   = 30 * time.Second // a connection is closed when it has been idle for so long (RFC 7766 section 6.2.3)
 )
 
