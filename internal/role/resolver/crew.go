@@ -44,14 +44,14 @@ func (s *Server) Top(n int) Top {
 	at := map[Asked]int{}
 	for _, h := range t.names(topCounters) {
 		a := Asked{Name: wire.DNSNameString(h.key.name()), Type: typeString(h.key.typ())}
+		perSecond, share := rate(h.weight)
 		if i, ok := at[a]; ok { // with and without DNSSEC records
-			_, more := rate(h.weight)
-			top.Names[i].Share += more
-			top.Names[i].PerSecond += float64(h.weight) / span.Seconds()
+			top.Names[i].PerSecond += perSecond
+			top.Names[i].Share += share
 			continue
 		}
 		at[a] = len(top.Names)
-		a.PerSecond, a.Share = rate(h.weight)
+		a.PerSecond, a.Share = perSecond, share
 		top.Names = append(top.Names, a)
 	}
 	slices.SortStableFunc(top.Names, func(a, b Asked) int { return cmp.Compare(b.PerSecond, a.PerSecond) })
@@ -150,7 +150,7 @@ func (s *Server) Lookup(ctx context.Context, name string, typ uint16) (Found, er
 		s.handler.origin(&found, &k, begun)
 	case wait:
 		if reply, err = s.await(ctx, &k, q, here, begun); err != nil {
-			return Found{}, err
+			return Found{}, fmt.Errorf("lookup: %w", err)
 		}
 		found.From = FromAsked
 		if e := s.handler.cache.get(&k); e != nil && e.stale(time.Now()) {
@@ -161,18 +161,6 @@ func (s *Server) Lookup(ctx context.Context, name string, typ uint16) (Found, er
 	}
 	found.Took = time.Since(begun)
 	return found, found.read(reply)
-}
-
-// await boards a flight and waits until it lands; every flight lands within seconds.
-func (s *Server) await(ctx context.Context, k *key, q wire.DNSQuery, from netip.Addr, now time.Time) ([]byte, error) {
-	landed := make(chan []byte, 1)
-	s.flights.board(k, passenger{q: q, size: 0xffff, from: from, since: now, answer: func(b []byte) { landed <- slices.Clone(b) }})
-	select {
-	case b := <-landed:
-		return b, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("lookup: %w", ctx.Err())
-	}
 }
 
 // origin says where an answer that was there at once came from.

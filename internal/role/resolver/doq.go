@@ -77,7 +77,7 @@ func (n *secureSockets) admitQUIC(ctx context.Context, who *quic.ClientInfo) (co
 		n.x.s.m.busy.Inc()
 		return nil, errRefused
 	}
-	context.AfterFunc(ctx, func() { clients.disconnectSecure(client, time.Now()) })
+	context.AfterFunc(ctx, func() { clients.disconnectSecure(client) })
 	return ctx, nil
 }
 

@@ -63,7 +63,7 @@ func (f *flights) start(ctx context.Context, all *sync.WaitGroup) {
 // board makes p wait for the answer of k. It is false when too many wait: then p gets what
 // there is at once, an expired answer or SERVFAIL.
 func (f *flights) board(k *key, p passenger) {
-	if !f.clients.enter(p.from, p.since) {
+	if !f.clients.enter(p.from) {
 		f.m.busy.Inc()
 		f.without(k, p)
 		return
@@ -72,11 +72,11 @@ func (f *flights) board(k *key, p passenger) {
 	x := f.of[string(k.bytes())]
 	switch {
 	case f.ctx == nil || f.ctx.Err() != nil,
-		x == nil && !f.clients.launch(p.from, p.since),
+		x == nil && !f.clients.launch(p.from),
 		x != nil && (len(x.passengers) >= maxPassengers || x.late):
 		late := x != nil && x.late
 		f.mu.Unlock()
-		f.clients.leave(p.from, p.since)
+		f.clients.leave(p.from)
 		if !late {
 			f.m.busy.Inc()
 		}
@@ -173,7 +173,7 @@ func (f *flights) land(k *key, passengers []passenger, e *entry, from string) {
 	}
 	for i := range passengers {
 		p := &passengers[i]
-		f.clients.leave(p.from, now)
+		f.clients.leave(p.from)
 		count.Inc()
 		f.log.note(k, p.from, from, e.rcode(), now.Sub(p.since), now)
 		p.answer(e.reply(buf, &p.q, now, p.size))

@@ -123,52 +123,47 @@ func (h *handler) handle(out, packet []byte, from netip.Addr, udp bool, now time
 	return h.uncached(out, q, k, size, from, now)
 }
 
-// uncached is missed, and logs what it answers.
+// uncached answers what needs no asking.
 func (h *handler) uncached(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr, now time.Time) ([]byte, verdict) {
-	reply, v := h.missed(out, q, k, size, from)
-	if v == answer && h.log != nil {
-		where := FromOwn
-		if h.local.blocked(k.name()) != nil {
-			where = FromBlock
-		}
-		h.log.note(k, from, where, int(reply[len(out)+3]&0xf), 0, now)
+	start := len(out)
+	reply, where := h.here(out, q, k.name(), size, from)
+	switch {
+	case where == "":
+		return out, wait
+	case len(reply)-start > size && where == FromBlock:
+		reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNXDomain)
+	case len(reply)-start > size:
+		reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNoError)
 	}
-	return reply, v
+	h.log.note(k, from, where, int(reply[start+3]&0xf), 0, now)
+	return reply, answer
 }
 
-// missed answers what needs no asking.
-func (h *handler) missed(out []byte, q *wire.DNSQuery, k *key, size int, from netip.Addr) ([]byte, verdict) {
-	start := len(out)
-	if apex := h.local.blocked(k.name()); apex != nil {
+// here appends the answer of this node itself, and says whether it is FromBlock or FromOwn;
+// "" when somebody else must be asked.
+func (h *handler) here(out []byte, q *wire.DNSQuery, name []byte, size int, from netip.Addr) (reply []byte, where string) {
+	if apex := h.local.blocked(name); apex != nil {
 		h.m.blocked.Inc()
-		reply := h.local.deny(out, q, apex, size)
-		if len(reply)-start > size {
-			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNXDomain)
-		}
-		return reply, answer
+		return h.local.deny(out, q, apex, size), FromBlock
 	}
-	reply, ours := h.ddr.answer(out, q, k.name(), from)
+	reply, ours := h.ddr.answer(out, q, name, from)
 	if !ours {
-		reply, ours = h.local.answer(out, q, k.name())
+		reply, ours = h.local.answer(out, q, name)
 	}
-	if ours {
+	switch {
+	case ours:
 		h.m.own.Inc()
-		if len(reply)-start > size {
-			reply = refuse(reply[:start], q, wire.DNSFlagTC, wire.DNSNoError)
-		}
-		return reply, answer
-	}
-	if q.Type == wire.DNSTypeANY {
+		return reply, FromOwn
+	case q.Type == wire.DNSTypeANY:
 		h.m.own.Inc()
 		a := wire.BeginDNSAnswer(out, q, 0, wire.DNSNoError)
 		a.HINFO("RFC8482", "", anyTTL)
-		return a.Finish(q, wire.DNSNoError, ourSize), answer
-	}
-	if q.Flags&wire.DNSFlagRD == 0 {
+		return a.Finish(q, wire.DNSNoError, ourSize), FromOwn
+	case q.Flags&wire.DNSFlagRD == 0:
 		h.m.refused.Inc()
-		return refuse(out, q, 0, wire.DNSRefused), answer
+		return refuse(out, q, 0, wire.DNSRefused), FromOwn
 	}
-	return out, wait
+	return out, ""
 }
 
 // serves tells whether the address is a client: of a segment, of the link, or this node.

@@ -26,7 +26,6 @@ const (
 	hotFill    = 2           // beats between two fillings: what the cache drops is answered for so long
 	hotTend    = 10          // beats between two looks at the interfaces
 	hotLeast   = time.Second // of validity left, else it is not worth the while
-	hotShare   = 10          // the last tenth of an answer's time is the socket's, which then asks anew
 )
 
 // demand knows what is asked most, and is told of what it could not see.
@@ -274,8 +273,8 @@ func (f *front) put(k *key, now time.Time) error {
 	}
 }
 
-// until is when the socket gets an answer's queries back.
-func (f *front) until(e *entry) time.Time { return e.stored.Add(e.ttl - e.ttl/hotShare) }
+// until is when the socket gets an answer's queries back: it then asks anew, see due.
+func (f *front) until(e *entry) time.Time { return e.stored.Add(e.ttl - e.ttl/renewPart) }
 
 // answer is an entry as xdp takes it.
 func (f *front) answer(e *entry) xdp.Answer {

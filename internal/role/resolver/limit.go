@@ -61,37 +61,37 @@ func (c *clients) with(addr netip.Addr, f func(*client)) {
 func share(used, most int) int { return max((most-used)/8, 2) }
 
 // enter takes a waiting place for the client, or is false when it has had its share.
-func (c *clients) enter(addr netip.Addr, now time.Time) bool {
-	return c.take(addr, now, &c.total.waiting, maxWaiting, func(x *client) *int { return &x.waiting })
+func (c *clients) enter(addr netip.Addr) bool {
+	return c.take(addr, &c.total.waiting, maxWaiting, func(x *client) *int { return &x.waiting })
 }
 
 // leave gives a waiting place back.
-func (c *clients) leave(addr netip.Addr, now time.Time) {
-	c.give(addr, now, &c.total.waiting, func(x *client) *int { return &x.waiting })
+func (c *clients) leave(addr netip.Addr) {
+	c.give(addr, &c.total.waiting, func(x *client) *int { return &x.waiting })
 }
 
 // launch takes a place for a flight that the client starts, or is false when it has had its
 // share.
-func (c *clients) launch(addr netip.Addr, now time.Time) bool {
-	return c.take(addr, now, &c.total.flights, maxFlights, func(x *client) *int { return &x.flights })
+func (c *clients) launch(addr netip.Addr) bool {
+	return c.take(addr, &c.total.flights, maxFlights, func(x *client) *int { return &x.flights })
 }
 
 // landed gives a flight's place back.
-func (c *clients) landed(addr netip.Addr, now time.Time) {
-	c.give(addr, now, &c.total.flights, func(x *client) *int { return &x.flights })
+func (c *clients) landed(addr netip.Addr) {
+	c.give(addr, &c.total.flights, func(x *client) *int { return &x.flights })
 }
 
 // connect takes a place for a TCP connection, or is false when the client has had its share.
-func (c *clients) connect(addr netip.Addr, now time.Time) bool {
-	return c.take(addr, now, &c.total.tcp, maxTCP, func(x *client) *int { return &x.tcp })
+func (c *clients) connect(addr netip.Addr) bool {
+	return c.take(addr, &c.total.tcp, maxTCP, func(x *client) *int { return &x.tcp })
 }
 
 // disconnect gives a connection's place back.
-func (c *clients) disconnect(addr netip.Addr, now time.Time) {
-	c.give(addr, now, &c.total.tcp, func(x *client) *int { return &x.tcp })
+func (c *clients) disconnect(addr netip.Addr) {
+	c.give(addr, &c.total.tcp, func(x *client) *int { return &x.tcp })
 }
 
-func (c *clients) take(addr netip.Addr, now time.Time, total *int, most int, place func(*client) *int) (ok bool) {
+func (c *clients) take(addr netip.Addr, total *int, most int, place func(*client) *int) (ok bool) {
 	c.with(addr, func(x *client) {
 		c.total.Lock()
 		defer c.total.Unlock()
@@ -103,7 +103,7 @@ func (c *clients) take(addr netip.Addr, now time.Time, total *int, most int, pla
 	return ok
 }
 
-func (c *clients) give(addr netip.Addr, now time.Time, total *int, place func(*client) *int) {
+func (c *clients) give(addr netip.Addr, total *int, place func(*client) *int) {
 	c.with(addr, func(x *client) {
 		c.total.Lock()
 		defer c.total.Unlock()

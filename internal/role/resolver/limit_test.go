@@ -16,15 +16,15 @@ func number(n int) netip.Addr {
 func TestNobodyTakesTheLastPlaces(t *testing.T) {
 	c := newClients(clientRate)
 	for what, x := range map[string]struct {
-		take func(netip.Addr, time.Time) bool
-		give func(netip.Addr, time.Time)
+		take func(netip.Addr) bool
+		give func(netip.Addr)
 		most int
 	}{
 		"waiting": {c.enter, c.leave, maxWaiting}, "flights": {c.launch, c.landed, maxFlights}, "connections": {c.connect, c.disconnect, maxTCP},
 	} {
 		taken := map[int]int{}
 		for n := range 20 {
-			for x.take(number(n), noon) {
+			for x.take(number(n)) {
 				taken[n]++
 			}
 		}
@@ -32,14 +32,14 @@ func TestNobodyTakesTheLastPlaces(t *testing.T) {
 			t.Errorf("%s: one client alone gets %d of %d", what, got, x.most)
 		}
 		for range 2 {
-			if !x.take(number(100), noon) {
+			if !x.take(number(100)) {
 				t.Errorf("%s: the last one gets no place", what)
 			}
 			taken[100]++
 		}
 		for n, k := range taken {
 			for range k {
-				x.give(number(n), noon)
+				x.give(number(n))
 			}
 		}
 	}
@@ -58,7 +58,7 @@ func TestNobodyTakesTheLastPlaces(t *testing.T) {
 func TestTableOfClientsIsFull(t *testing.T) {
 	c := newClients(clientRate)
 	for n := range 100 {
-		c.enter(number(n), noon)
+		c.enter(number(n))
 	}
 	for n := range 3 * maxClients {
 		if p := c.query(number(1000+n), false, noon.Add(time.Duration(n)*time.Microsecond)); p != allowed {
@@ -66,7 +66,7 @@ func TestTableOfClientsIsFull(t *testing.T) {
 		}
 	}
 	for n := range 100 {
-		c.leave(number(n), noon)
+		c.leave(number(n))
 	}
 	if c.total.waiting != 0 {
 		t.Errorf("%d waiting", c.total.waiting)

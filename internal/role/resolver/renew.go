@@ -44,7 +44,7 @@ func (f *flights) renew(k *key) {
 // landed frees the place of a client's flight.
 func (f *flights) landed(x *flight) {
 	if !x.renewal {
-		f.clients.landed(x.by, time.Now())
+		f.clients.landed(x.by)
 	}
 }
 

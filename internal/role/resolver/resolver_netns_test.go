@@ -152,25 +152,17 @@ func within(ns *kernel.Namespace) network {
 	n := system()
 	inside := n
 	n.in = ns.Do
-	n.packet = func(a netip.Addr, shared bool) (c *net.UDPConn, err error) {
+	n.packet = func(a netip.AddrPort, shared bool) (c *net.UDPConn, err error) {
 		e := ns.Do(func() error { c, err = inside.packet(a, shared); return nil })
 		return c, firstError(err, e)
 	}
-	n.stream = func(a netip.Addr) (l net.Listener, err error) {
+	n.stream = func(a netip.AddrPort) (l net.Listener, err error) {
 		e := ns.Do(func() error { l, err = inside.stream(a); return nil })
 		return l, firstError(err, e)
 	}
 	n.dial = func(ctx context.Context, network string, to netip.AddrPort) (c net.Conn, err error) {
 		e := ns.Do(func() error { c, err = inside.dial(ctx, network, to); return nil })
 		return c, firstError(err, e)
-	}
-	n.secure.packet = func(a netip.AddrPort) (c *net.UDPConn, err error) {
-		e := ns.Do(func() error { c, err = inside.secure.packet(a); return nil })
-		return c, firstError(err, e)
-	}
-	n.secure.stream = func(a netip.AddrPort) (l net.Listener, err error) {
-		e := ns.Do(func() error { l, err = inside.secure.stream(a); return nil })
-		return l, firstError(err, e)
 	}
 	return n
 }

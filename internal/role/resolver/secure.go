@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -33,28 +32,6 @@ const (
 	retryTime     = 10 * time.Second // to look for another certificate, or for a port that is taken
 	soon          = 7 * 24 * time.Hour
 )
-
-// secureNetwork opens the sockets; a test opens them in a namespace.
-type secureNetwork struct {
-	packet func(netip.AddrPort) (*net.UDPConn, error)
-	stream func(netip.AddrPort) (net.Listener, error)
-}
-
-func secureSystem() secureNetwork {
-	free := freebind(false)
-	return secureNetwork{
-		packet: func(a netip.AddrPort) (*net.UDPConn, error) {
-			c, err := free.ListenPacket(context.Background(), family("udp", a.Addr()), a.String())
-			if err != nil {
-				return nil, err
-			}
-			return c.(*net.UDPConn), nil
-		},
-		stream: func(a netip.AddrPort) (net.Listener, error) {
-			return free.Listen(context.Background(), family("tcp", a.Addr()), a.String())
-		},
-	}
-}
 
 // secure keeps encrypted service up while there is a certificate for it.
 type secure struct {
@@ -230,8 +207,8 @@ func (r *rates) shake(addr netip.Addr, now time.Time) bool {
 }
 
 // disconnectSecure gives an encrypted connection's place back.
-func (c *clients) disconnectSecure(addr netip.Addr, now time.Time) {
-	c.give(addr, now, &c.total.secure, func(x *client) *int { return &x.secure })
+func (c *clients) disconnectSecure(addr netip.Addr) {
+	c.give(addr, &c.total.secure, func(x *client) *int { return &x.secure })
 }
 
 // secureConnections is how many encrypted connections there are.

@@ -180,7 +180,7 @@ func TestHandshakeFlood(t *testing.T) {
 		for range 1000 {
 			if c.connectSecure(addr(a), now) {
 				n++
-				c.disconnectSecure(addr(a), now)
+				c.disconnectSecure(addr(a))
 			}
 		}
 		return n

@@ -111,36 +111,29 @@ type booth struct {
 // open has the sockets opened on ports that are free, and notes which.
 func (b *booth) open() network {
 	n := system()
-	n.packet = func(netip.Addr, bool) (*net.UDPConn, error) {
-		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	}
-	n.stream = func(netip.Addr) (net.Listener, error) {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err == nil {
-			b.plainTCP = l.Addr().(*net.TCPAddr).AddrPort()
-		}
-		return l, err
-	}
-	n.secure.packet = func(netip.AddrPort) (*net.UDPConn, error) {
+	n.packet = func(a netip.AddrPort, _ bool) (*net.UDPConn, error) {
 		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err == nil {
+		if err == nil && a.Port() == securePort {
 			b.mu.Lock()
 			b.quic = u.LocalAddr().(*net.UDPAddr).AddrPort()
 			b.mu.Unlock()
 		}
 		return u, err
 	}
-	n.secure.stream = func(a netip.AddrPort) (net.Listener, error) {
+	n.stream = func(a netip.AddrPort) (net.Listener, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.taken {
+		if b.taken && a.Port() != port {
 			return nil, fmt.Errorf("address already in use")
 		}
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err == nil {
-			if at := l.Addr().(*net.TCPAddr).AddrPort(); a.Port() == securePort {
+			switch at := l.Addr().(*net.TCPAddr).AddrPort(); a.Port() {
+			case port:
+				b.plainTCP = at
+			case securePort:
 				b.tls = at
-			} else {
+			default:
 				b.web = at
 			}
 		}

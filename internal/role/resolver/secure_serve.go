@@ -30,14 +30,14 @@ func (x *secure) open() (*secureSockets, error) {
 			by   *[]net.Listener
 			port uint16
 		}{{&n.streams, securePort}, {&n.web, httpsPort}} {
-			l, err := x.s.net.secure.stream(netip.AddrPortFrom(a, c.port))
+			l, err := x.s.net.stream(netip.AddrPortFrom(a, c.port))
 			if err != nil {
 				n.close()
 				return nil, fmt.Errorf("listen on %s port %d by TCP: %w; see who has it: ss -ltnp; or say resolver: {encrypted: off}", a, c.port, err)
 			}
 			*c.by = append(*c.by, l)
 		}
-		u, err := x.s.net.secure.packet(netip.AddrPortFrom(a, securePort))
+		u, err := x.s.net.packet(netip.AddrPortFrom(a, securePort), false)
 		if err != nil {
 			n.close()
 			return nil, fmt.Errorf("listen on %s port %d by UDP: %w; see who has it: ss -lunp; or say resolver: {encrypted: off}", a, securePort, err)
@@ -106,8 +106,8 @@ func (x *secure) tls(alpn string) *tls.Config {
 // calls leave when the connection is closed.
 func (n *secureSockets) accept(ctx context.Context, l net.Listener, by string, cfg *tls.Config, serve func(ctx context.Context, c *tls.Conn, client netip.Addr)) error {
 	clients, shakes := n.x.s.handler.clients, n.x.s.m.handshakes
-	admit := func(client netip.Addr, now time.Time) bool {
-		ok := clients.connectSecure(client, now)
+	admit := func(client netip.Addr) bool {
+		ok := clients.connectSecure(client, time.Now())
 		if !ok {
 			shakes.WithLabelValues(by, "refused").Inc()
 		}
@@ -118,7 +118,7 @@ func (n *secureSockets) accept(ctx context.Context, l net.Listener, by string, c
 		ctx, cancel := context.WithCancel(ctx)
 		placed := &placedConn{Conn: c, leave: sync.OnceFunc(func() {
 			cancel()
-			clients.disconnectSecure(client, time.Now())
+			clients.disconnectSecure(client)
 			n.conns.Done()
 		})}
 		context.AfterFunc(ctx, func() { placed.Close() }) // below TLS, which would wait for a client that reads nothing

@@ -32,11 +32,10 @@ const (
 
 // network opens the sockets; a test opens them in a namespace.
 type network struct {
-	packet func(a netip.Addr, shared bool) (*net.UDPConn, error) // shared: several sockets, the kernel spreads the clients over them
-	stream func(netip.Addr) (net.Listener, error)
+	packet func(a netip.AddrPort, shared bool) (*net.UDPConn, error) // shared: several sockets, the kernel spreads the clients over them
+	stream func(netip.AddrPort) (net.Listener, error)
 	dial   dialer
 	in     func(func() error) error // calls it where the interfaces are
-	secure secureNetwork
 }
 
 // freebind opens sockets with IP_FREEBIND: an address that the node gets later, or that is
@@ -71,21 +70,19 @@ func system() network {
 	var d net.Dialer
 	return network{
 		in: func(f func() error) error { return f() },
-		packet: func(a netip.Addr, shared bool) (*net.UDPConn, error) {
-			c, err := freebind(shared).ListenPacket(context.Background(), family("udp", a), netip.AddrPortFrom(a, port).String())
+		packet: func(a netip.AddrPort, shared bool) (*net.UDPConn, error) {
+			c, err := freebind(shared).ListenPacket(context.Background(), family("udp", a.Addr()), a.String())
 			if err != nil {
 				return nil, err
 			}
-			u := c.(*net.UDPConn)
-			return u, u.SetReadBuffer(receiveBuf)
+			return c.(*net.UDPConn), nil
 		},
-		stream: func(a netip.Addr) (net.Listener, error) {
-			return freebind(false).Listen(context.Background(), family("tcp", a), netip.AddrPortFrom(a, port).String())
+		stream: func(a netip.AddrPort) (net.Listener, error) {
+			return freebind(false).Listen(context.Background(), family("tcp", a.Addr()), a.String())
 		},
 		dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 			return d.DialContext(ctx, network, to.String())
 		},
-		secure: secureSystem(),
 	}
 }
 
@@ -113,7 +110,7 @@ func (s *Server) listen() (*listeners, error) {
 			l.close()
 			return nil, fmt.Errorf("listen on %s port %d by UDP: %w; see who has it: ss -lunp", a, port, err)
 		}
-		t, err := s.net.stream(a)
+		t, err := s.net.stream(netip.AddrPortFrom(a, port))
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("listen on %s port %d by TCP: %w; see who has it: ss -ltnp", a, port, err)
@@ -126,18 +123,22 @@ func (s *Server) listen() (*listeners, error) {
 // spread opens a UDP socket for each processor, among which the kernel spreads the clients.
 // A first one alone finds out whether another program has the address.
 func (s *Server) spread(a netip.Addr) ([]*net.UDPConn, error) {
-	alone, err := s.net.packet(a, false)
+	at := netip.AddrPortFrom(a, port)
+	alone, err := s.net.packet(at, false)
 	if err != nil {
 		return nil, err
 	}
 	alone.Close()
 	var all []*net.UDPConn
 	for range min(runtime.GOMAXPROCS(0), maxSpread) {
-		u, err := s.net.packet(a, true)
+		u, err := s.net.packet(at, true)
 		if err != nil {
 			return all, err
 		}
 		all = append(all, u)
+		if err := u.SetReadBuffer(receiveBuf); err != nil {
+			return all, err
+		}
 	}
 	return all, nil
 }
@@ -211,7 +212,7 @@ func fatal(err error) bool {
 func (s *Server) serveTCP(ctx context.Context, l net.Listener, all *sync.WaitGroup) error {
 	return s.accept(ctx, l, s.handler.clients.connect, func(c net.Conn, client netip.Addr) {
 		all.Go(func() {
-			defer func() { s.handler.clients.disconnect(client, time.Now()) }()
+			defer func() { s.handler.clients.disconnect(client) }()
 			s.converse(ctx, c, client, s.plain())
 		})
 	})
@@ -219,7 +220,7 @@ func (s *Server) serveTCP(ctx context.Context, l net.Listener, all *sync.WaitGro
 
 // accept gives serve the connections of those whom admit has given a place, until the
 // listener is closed. serve must not block.
-func (s *Server) accept(ctx context.Context, l net.Listener, admit func(netip.Addr, time.Time) bool, serve func(net.Conn, netip.Addr)) error {
+func (s *Server) accept(ctx context.Context, l net.Listener, admit func(netip.Addr) bool, serve func(net.Conn, netip.Addr)) error {
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -240,7 +241,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, admit func(netip.Ad
 		case !s.handler.serves(client):
 			s.m.foreign.Inc()
 			c.Close()
-		case !admit(client, time.Now()):
+		case !admit(client):
 			s.m.busy.Inc()
 			c.Close()
 		default:

@@ -76,14 +76,24 @@ func (s *Server) exchange(ctx context.Context, w *way, packet []byte, client net
 	case answer:
 		return w.finish(packet, &q, reply, 0), nil
 	case wait:
-		answered := make(chan []byte, 1)
-		s.flights.board(&k, passenger{q: q, size: 0xffff, from: client, since: now, answer: func(b []byte) { answered <- slices.Clone(b) }})
-		select {
-		case b := <-answered:
-			return w.finish(packet, &q, b, 0), nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		b, err := s.await(ctx, &k, q, client, now)
+		if err != nil {
+			return nil, err
 		}
+		return w.finish(packet, &q, b, 0), nil
 	}
 	return nil, errNoQuery
+}
+
+// await boards a flight and waits until it lands, as every flight does within seconds, or ctx
+// ends.
+func (s *Server) await(ctx context.Context, k *key, q wire.DNSQuery, from netip.Addr, now time.Time) ([]byte, error) {
+	landed := make(chan []byte, 1)
+	s.flights.board(k, passenger{q: q, size: 0xffff, from: from, since: now, answer: func(b []byte) { landed <- slices.Clone(b) }})
+	select {
+	case b := <-landed:
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
