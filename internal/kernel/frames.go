@@ -82,9 +82,6 @@ func OpenFrames(ns *Namespace, device string) (*Frames, error) {
 
 // prepareFrames sets the socket's options and binds it to the device.
 func prepareFrames(fd, index int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-		return fmt.Errorf("ignore outgoing frames: %w", err)
-	}
 	// Only root of the host may go beyond net.core.rmem_max and wmem_max.
 	for _, o := range [2][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], frameBuffer) == nil {
@@ -98,11 +95,7 @@ func prepareFrames(fd, index int) error {
 	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
 		return fmt.Errorf("make promiscuous: %w", err)
 	}
-	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network byte order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
-		return fmt.Errorf("bind packet socket: %w", err)
-	}
-	return nil
+	return BindPacket(fd, index, nil)
 }
 
 func (f *Frames) allocate() {

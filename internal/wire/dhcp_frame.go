@@ -43,7 +43,7 @@ func PutUDPFrame(b []byte, f *UDPFrame) {
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], 0)
 	check := ^checksum(sum(uint64(17)+uint64(len(udp)), ip[12:20]), udp) // with the pseudo-header
-	if check == 0 { // RFC 768: 0 would say that there is no checksum
+	if check == 0 {                                                      // RFC 768: 0 would say that there is no checksum
 		check = 0xffff
 	}
 	binary.BigEndian.PutUint16(udp[6:], check)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hotstage/hotstage/internal/kernel"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -72,23 +73,8 @@ func (e *socketEar) prepare(fd int, device string) error {
 	if err != nil {
 		return err
 	}
-	raw, err := bpf.Assemble(heard)
-	if err != nil {
+	if err := kernel.BindPacket(fd, dev.Index, heard); err != nil {
 		return err
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
-		return fmt.Errorf("attach filter: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-		return fmt.Errorf("ignore our own frames: %w", err)
-	}
-	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network byte order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: dev.Index}); err != nil {
-		return fmt.Errorf("bind: %w", err)
 	}
 	e.to = unix.SockaddrLinklayer{Ifindex: dev.Index, Halen: 6}
 	e.conn, err = e.file.SyscallConn()
@@ -103,16 +89,8 @@ func (e *socketEar) say(frame []byte) error {
 	return sendNow(e.conn, frame, &to)
 }
 
-// hardware is the device's address now: a bridge changes it with its ports.
 func (e *socketEar) hardware() (mac [6]byte) {
-	// packet(7): the name of a bound packet socket has the device's address.
-	_ = e.conn.Control(func(fd uintptr) {
-		if a, err := unix.Getsockname(int(fd)); err == nil {
-			if l, ok := a.(*unix.SockaddrLinklayer); ok {
-				copy(mac[:], l.Addr[:6])
-			}
-		}
-	})
+	_ = e.conn.Control(func(fd uintptr) { mac = kernel.PacketHardware(int(fd)) })
 	return mac
 }
 

@@ -3,14 +3,11 @@
 package segment
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/hotstage/hotstage/internal/golden"
 	"github.com/hotstage/hotstage/internal/plan"
+	"github.com/hotstage/hotstage/internal/testnet"
 )
 
 // load parses a plan that must be without faults.
@@ -24,31 +21,7 @@ func load(t testing.TB, src []byte) *plan.Plan {
 }
 
 func TestConfigureExamples(t *testing.T) {
-	files, err := filepath.Glob("../../../examples/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("examples: %v, %v", files, err)
-	}
-	for _, file := range files {
-		src, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := load(t, src)
-		for _, n := range p.Nodes {
-			t.Run(filepath.Base(file)+"/"+n.Name, func(t *testing.T) {
-				c, err := Configure(p, n.Name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := json.MarshalIndent(c, "", "  ")
-				if err != nil {
-					t.Fatal(err)
-				}
-				name := strings.TrimSuffix(filepath.Base(file), ".yaml") + "_" + n.Name + ".json"
-				golden.Compare(t, name, append(got, '\n'))
-			})
-		}
-	}
+	testnet.Examples(t, "", Configure)
 }
 
 func TestConfigureUnknownNode(t *testing.T) {

@@ -110,28 +110,25 @@ type rival struct {
 func (m *machine) start(now moment, why string) {
 	m.learned = m.interval
 	m.become(backup, now, why)
-	m.downAt = now + m.down()
+	m.downAt = now + m.down(m.learned)
 }
 
 func (m *machine) become(s state, now moment, why string) { m.state, m.since, m.why = s, now, why }
 
-// skew is Skew_Time and down Active_Down_Interval of RFC 9568 section 6.1.
-func (m *machine) skew() time.Duration {
-	return time.Duration(256-m.priority) * m.learned / 256
+// skew is Skew_Time and down Active_Down_Interval of RFC 9568 section 6.1, at an interval: that
+// of the master that was heard last for a backup, its own for how long a master may say nothing
+// before a node of less priority takes over.
+func (m *machine) skew(interval time.Duration) time.Duration {
+	return time.Duration(256-m.priority) * interval / 256
 }
 
-func (m *machine) down() time.Duration { return 3*m.learned + m.skew() }
-
-// late is how long a master may say nothing before a node of less priority takes over.
-func (m *machine) late() time.Duration {
-	return 3*m.interval + time.Duration(256-m.priority)*m.interval/256
-}
+func (m *machine) down(interval time.Duration) time.Duration { return 3*interval + m.skew(interval) }
 
 // tick does what is due. It comes before everything else that happens at now: a master that
 // has said nothing for so long that another may be master is none any more.
 func (m *machine) tick(now moment) (deeds []deed) {
 	switch {
-	case m.state == master && now-m.sent > m.late():
+	case m.state == master && now-m.sent > m.down(m.interval):
 		why := fmt.Sprintf("said nothing for %v: was paused, or the machine was too busy", (now - m.sent).Round(time.Millisecond))
 		m.start(now, why)
 		// Who has become master meanwhile is heard within one of these.
@@ -171,7 +168,7 @@ func (m *machine) reason() string {
 		return "no other master was there"
 	case h.priority == 0:
 		return h.from.String() + " stopped"
-	case h.priority < m.priority && m.downAt-h.at < m.down():
+	case h.priority < m.priority && m.downAt-h.at < m.down(m.learned):
 		return fmt.Sprintf("%s has priority %d only", h.from, h.priority)
 	default:
 		return fmt.Sprintf("nothing was heard of %s any more", h.from)
@@ -225,7 +222,7 @@ func (m *machine) follow(now moment, w word) (deeds []deed) {
 	switch {
 	case w.priority == 0:
 		m.heard = w
-		m.downAt = now + m.skew()
+		m.downAt = now + m.skew(m.learned)
 	case w.priority >= m.priority || !m.preempt && !unwell:
 		if m.state == taking {
 			deeds = []deed{drop}
@@ -240,7 +237,7 @@ func (m *machine) follow(now moment, w word) (deeds []deed) {
 
 func (m *machine) obey(now moment, w word) {
 	m.heard, m.learned = w, w.interval
-	m.downAt = now + m.down()
+	m.downAt = now + m.down(m.learned)
 }
 
 // claim notes, after tick, that somebody else says on the link that he has the address. It

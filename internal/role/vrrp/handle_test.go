@@ -166,13 +166,13 @@ func TestPreemption(t *testing.T) {
 // A process that was stopped must not go on as if it had not.
 func TestPausedMasterStepsDownFirst(t *testing.T) {
 	m, now := mastered(t, node1, 200, true)
-	now += m.late() + 1
+	now += m.down(m.interval) + 1
 	wants(t, m, backup, m.tick(now), drop)
 	if m.wake() != now+2*interval {
 		t.Error("does not wait for the others after a pause")
 	}
 	m2, now := mastered(t, node1, 200, true)
-	wants(t, m2, master, m2.tick(now+m2.late()), advertise, announce)
+	wants(t, m2, master, m2.tick(now+m2.down(m2.interval)), advertise, announce)
 }
 
 func TestMasterLearnsNothingBackupLearnsTheInterval(t *testing.T) {

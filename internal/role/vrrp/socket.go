@@ -54,7 +54,7 @@ func openSocket(s Segment) (socket, error) {
 		return nil, fmt.Errorf("open packet socket on %s: %w", s.Device, err)
 	}
 	d := &device{name: s.Device, index: l.Index, fd: fd, to: unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6}}
-	err = d.prepare(fd, s)
+	err = kernel.BindPacket(fd, d.index, filter(s))
 	for _, a := range s.Addresses {
 		if err == nil {
 			err = d.join(a.Service)
@@ -65,28 +65,6 @@ func openSocket(s Segment) (socket, error) {
 		return nil, fmt.Errorf("listen for advertisements on %s: %w", s.Device, err)
 	}
 	return d, nil
-}
-
-func (d *device) prepare(fd int, s Segment) error {
-	raw, err := bpf.Assemble(filter(s))
-	if err != nil {
-		return err
-	}
-	program := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}); err != nil {
-		return fmt.Errorf("attach filter: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-		return fmt.Errorf("ignore our own frames: %w", err)
-	}
-	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network byte order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: d.index}); err != nil {
-		return fmt.Errorf("bind: %w", err)
-	}
-	return nil
 }
 
 // join becomes a member of the groups of the address's family: advertisements, and over IPv6
@@ -184,16 +162,7 @@ func (d *device) send(frame []byte) error {
 	return unix.Sendto(d.fd, frame, unix.MSG_DONTWAIT, &to)
 }
 
-// hardware is the device's address now: a bridge changes it with its ports.
-func (d *device) hardware() (mac [6]byte) {
-	// packet(7): the name of a bound packet socket has the device's address.
-	if a, err := unix.Getsockname(d.fd); err == nil {
-		if l, ok := a.(*unix.SockaddrLinklayer); ok {
-			copy(mac[:], l.Addr[:6])
-		}
-	}
-	return mac
-}
+func (d *device) hardware() [6]byte { return kernel.PacketHardware(d.fd) }
 
 // gone asks in a way that takes none of the kernel's locks: netlink may have to wait for
 // seconds while others make or remove links.
